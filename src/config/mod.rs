@@ -1,0 +1,181 @@
+//! The typed configuration: what the environment said, parsed once.
+//!
+//! Owns the types and their documentation. The table of settings that feeds the parser,
+//! `--help`, `settings` and the README is in [`table`]; the parser in [`parse`]. Nothing
+//! past this module reads the environment.
+
+pub mod secret;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use secret::Secret;
+
+/// Everything the agent needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the hub is; `None` only when `connect` is false.
+    pub host: Option<HubAddress>,
+    /// `NERVES_HUB_CONNECT`: false loads everything and stays offline.
+    pub connect: bool,
+    /// Where the device's identifier comes from when no setting names it.
+    pub identifier: IdentifierSource,
+    /// Explicit credentials; `None` means: look in the firmware key-value store.
+    pub credentials: Option<Credentials>,
+    pub tls: TlsSettings,
+    pub link: LinkSettings,
+    pub proxy: Option<Proxy>,
+    pub fwup: FwupSettings,
+    pub download: DownloadSettings,
+    pub metadata: MetadataSettings,
+    /// Persistent state of the agent (`NERVES_HUB_DATA_PATH`).
+    pub data_path: PathBuf,
+    /// Run through `/bin/sh -c` after a successful update or on the hub's request.
+    pub reboot_command: String,
+    /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
+    pub shutdown_timeout: Duration,
+    /// env_logger filter.
+    pub log_filter: String,
+    /// Plain text allowed (`ws://`, `http://` firmware from other machines).
+    pub allow_insecure: bool,
+}
+
+/// Scheme, host and port of the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubAddress {
+    /// `wss` when true, `ws` when false.
+    pub secure: bool,
+    /// Host name or IP literal, IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// Where the device's identifier comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentifierSource {
+    /// `NERVES_HUB_IDENTIFIER` or its `_FILE`.
+    Fixed(String),
+    /// `NERVES_HUB_IDENTIFIER_COMMAND`, run through `/bin/sh -c`; first line of its output.
+    Command(String),
+    /// `nerves_serial_number`, else `boardid`, else the device tree's serial number.
+    Discover,
+}
+
+/// How the device proves who it is.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// Key and secret of a device or (`nhp_…`) of a product.
+    SharedSecret { key: String, secret: Secret },
+    /// Client certificate chain and private key, PEM files (read again on SIGHUP).
+    CertificateFiles { cert: PathBuf, key: PathBuf },
+    /// Client certificate chain and private key, PEM text (from the key-value store).
+    CertificatePem { cert: String, key: Secret },
+}
+
+/// Whom to trust and which name to expect.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    pub ca_file: Option<PathBuf>,
+    /// `NERVES_HUB_CA_MODE=only`: `ca_file` instead of the built-in roots.
+    pub ca_only: bool,
+    /// Name sent as SNI and expected in the certificate instead of the host.
+    pub server_name: Option<String>,
+}
+
+/// The socket's behaviour.
+#[derive(Clone, Debug)]
+pub struct LinkSettings {
+    pub wait_for_network: bool,
+    /// Between heartbeats, 100 ms ..= 170 s (the server drops a silent socket after 180 s).
+    pub heartbeat_interval: Duration,
+    /// Wait before a channel that errored or closed is joined again.
+    pub rejoin_after: Duration,
+    pub reconnect_min: Duration,
+    pub reconnect_max: Duration,
+    /// Per cent of random extra delay, 0 ..= 100.
+    pub reconnect_jitter: u8,
+    pub serializer: Serializer,
+    pub timeouts: LinkTimeouts,
+}
+
+/// One deadline for each thing a connection attempt waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkTimeouts {
+    pub dns: Duration,
+    pub connect: Duration,
+    pub tls: Duration,
+    pub upgrade: Duration,
+    pub join: Duration,
+}
+
+/// Frame format on the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serializer {
+    /// `vsn=2.0.0`, text frames.
+    Json,
+    /// `vsn=3.0.0`, binary frames.
+    Msgpack,
+}
+
+/// HTTP proxy spoken to with CONNECT.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    pub host: String,
+    pub port: u16,
+    /// `user:password`, sent as Basic authentication.
+    pub userinfo: Option<Secret>,
+    /// Hosts reached directly: names, `.suffix`es, IP literals or `*`.
+    pub no_proxy: Vec<String>,
+}
+
+/// How firmware is applied.
+#[derive(Clone, Debug)]
+pub struct FwupSettings {
+    pub path: PathBuf,
+    /// Explicit device path; `None` means the metadata's `nerves_fw_devpath`.
+    pub devpath: Option<PathBuf>,
+    pub task: String,
+    pub env: Vec<(String, String)>,
+    pub extra_options: Vec<String>,
+    /// Base64 Ed25519 public keys, as fwup takes them.
+    pub public_keys: Vec<String>,
+    /// Ask the hub for keys on each connect, even when some are configured.
+    pub request_public_keys: bool,
+    /// fwup is killed when it neither reads nor answers for this long.
+    pub stall_timeout: Duration,
+}
+
+/// When a download is retried and when it is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct DownloadSettings {
+    /// Attempts in a row that brought no new byte.
+    pub max_disconnects: u32,
+    /// Silence on the connection.
+    pub idle_timeout: Duration,
+    /// The whole download, pauses included.
+    pub max_timeout: Duration,
+    pub time_between_retries: Duration,
+    /// Bits per second; an attempt gets `remaining·8/speed`, at least 5 minutes.
+    pub worst_case_speed: u64,
+}
+
+/// Where the running firmware's description comes from.
+#[derive(Clone, Debug)]
+pub struct MetadataSettings {
+    pub source: MetadataSource,
+    /// `NERVES_HUB_FIRMWARE_*`: key without prefix (`uuid`, `version` …) to value.
+    pub overrides: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataSource {
+    /// The U-Boot environment named by this `fw_env.config`.
+    Uboot { config: PathBuf },
+    /// `key=value` lines.
+    File(PathBuf),
+    /// A command that prints `key=value` lines, run through `/bin/sh -c`.
+    Command(String),
+    /// Only the `NERVES_HUB_FIRMWARE_*` variables.
+    Env,
+}

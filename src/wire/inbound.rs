@@ -1,0 +1,394 @@
+//! What the hub says to the device, as types. Past this module no raw JSON.
+//!
+//! Lenient where the hub's versions differ (absent or null fields), strict where a wrong
+//! value would decide something (uuid, URL, checksum lengths).
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::phoenix::{FrameWire, Topic, WireError};
+use crate::config::Secret;
+
+/// One understood frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inbound {
+    Reply(Reply),
+    /// `phx_error`: the channel crashed; the socket stays.
+    ChannelError {
+        topic: Topic,
+        join_ref: Option<u64>,
+        reason: String,
+    },
+    /// `phx_close`: the channel ended; stale ones carry an old `join_ref`.
+    ChannelClosed {
+        topic: Topic,
+        join_ref: Option<u64>,
+    },
+    Device(DeviceEvent),
+    /// A topic or event this agent does not know.
+    Unknown {
+        topic: String,
+        event: String,
+    },
+}
+
+/// `phx_reply`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    pub topic: Topic,
+    pub reference: u64,
+    pub outcome: Result<ReplyBody, String>,
+}
+
+/// The useful part of an "ok" reply.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplyBody {
+    /// Older servers answer the device join with the update itself.
+    pub offer: Option<Box<Offer>>,
+}
+
+/// Events on the `device` topic (PROTOCOL §3, server → device).
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeviceEvent {
+    Update(Box<Offer>),
+    /// `update_available` is false.
+    NoUpdate,
+    Archive {
+        uuid: String,
+    },
+    FirmwareKeys(Vec<String>),
+    ArchiveKeys(Vec<String>),
+    Reboot,
+    Identify,
+    RunScript {
+        script: String,
+    },
+    /// The hub invites the `extensions` topic.
+    ExtensionsGet,
+}
+
+/// An update the hub offers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    pub uuid: String,
+    pub version: String,
+    pub product: String,
+    /// The query is a credential: only [`Secret::expose`] shows it.
+    pub url: Secret,
+    /// Bytes of the whole file.
+    pub size: Option<u64>,
+    /// SHA-256 of the whole file.
+    pub checksum: Option<[u8; 32]>,
+}
+
+#[derive(Deserialize)]
+struct UpdateWire {
+    #[serde(default)]
+    update_available: Option<bool>,
+    #[serde(default)]
+    firmware_url: Option<String>,
+    #[serde(default)]
+    firmware_meta: Option<MetaWire>,
+    #[serde(default)]
+    size: Option<Value>,
+    #[serde(default)]
+    checksum: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct MetaWire {
+    uuid: Option<String>,
+    version: Option<String>,
+    product: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ReplyWire {
+    status: String,
+    #[serde(default)]
+    response: Value,
+}
+
+/// At most this many public keys are taken from the hub.
+const MAX_KEYS: usize = 64;
+
+impl Inbound {
+    /// Understands a frame.
+    ///
+    /// # Errors
+    /// A known event whose payload makes no sense; the text names the field.
+    pub fn parse(frame: FrameWire) -> Result<Self, WireError> {
+        let Some(topic) = Topic::parse(&frame.topic) else {
+            return Ok(unknown(frame));
+        };
+        let join_ref = frame.join_ref.map(|reference| reference.0);
+        match frame.event.as_str() {
+            "phx_reply" => parse_reply(topic, &frame).map(Self::Reply),
+            "phx_error" => {
+                let reason = summary(&frame.payload);
+                Ok(Self::ChannelError {
+                    topic,
+                    join_ref,
+                    reason,
+                })
+            }
+            "phx_close" => Ok(Self::ChannelClosed { topic, join_ref }),
+            _ if topic == Topic::Device => parse_device(frame),
+            _ => Ok(unknown(frame)),
+        }
+    }
+}
+
+fn unknown(frame: FrameWire) -> Inbound {
+    Inbound::Unknown {
+        topic: clip(&frame.topic),
+        event: clip(&frame.event),
+    }
+}
+
+fn parse_reply(topic: Topic, frame: &FrameWire) -> Result<Reply, WireError> {
+    let wire = ReplyWire::deserialize(&frame.payload)
+        .map_err(|error| WireError(format!("phx_reply: {error}")))?;
+    let reference = frame.reference.map_or(0, |reference| reference.0);
+    let outcome = if wire.status == "ok" {
+        Ok(ReplyBody {
+            offer: offer_in_reply(&wire.response),
+        })
+    } else {
+        Err(format!(
+            "{}: {}",
+            clip(&wire.status),
+            summary(&wire.response)
+        ))
+    };
+    Ok(Reply {
+        topic,
+        reference,
+        outcome,
+    })
+}
+
+fn offer_in_reply(response: &Value) -> Option<Box<Offer>> {
+    response.get("firmware_url")?;
+    match parse_update(response) {
+        Ok(DeviceEvent::Update(offer)) => Some(offer),
+        Ok(_) => None,
+        Err(error) => {
+            log::debug!("update in the join reply ignored: {error}");
+            None
+        }
+    }
+}
+
+fn parse_device(frame: FrameWire) -> Result<Inbound, WireError> {
+    let payload = &frame.payload;
+    let event = match frame.event.as_str() {
+        "update" => parse_update(payload)?,
+        "archive" => DeviceEvent::Archive {
+            uuid: text(payload, "uuid"),
+        },
+        "fwup_public_keys" => DeviceEvent::FirmwareKeys(keys(payload)),
+        "archive_public_keys" => DeviceEvent::ArchiveKeys(keys(payload)),
+        "reboot" => DeviceEvent::Reboot,
+        "identify" => DeviceEvent::Identify,
+        "scripts/run" => DeviceEvent::RunScript {
+            script: text(payload, "ref"),
+        },
+        "extensions:get" => DeviceEvent::ExtensionsGet,
+        _ => return Ok(unknown(frame)),
+    };
+    Ok(Inbound::Device(event))
+}
+
+fn parse_update(payload: &Value) -> Result<DeviceEvent, WireError> {
+    let wire =
+        UpdateWire::deserialize(payload).map_err(|error| WireError(format!("update: {error}")))?;
+    if wire.update_available == Some(false) {
+        return Ok(DeviceEvent::NoUpdate);
+    }
+    let missing = |name: &str| WireError(format!("update: no {name}"));
+    let meta = wire.firmware_meta.ok_or_else(|| missing("firmware_meta"))?;
+    let uuid = meta
+        .uuid
+        .filter(|uuid| is_uuid(uuid))
+        .ok_or_else(|| missing("usable uuid"))?;
+    Ok(DeviceEvent::Update(Box::new(Offer {
+        uuid,
+        version: clip(&meta.version.unwrap_or_default()),
+        product: clip(&meta.product.unwrap_or_default()),
+        url: Secret::new(wire.firmware_url.ok_or_else(|| missing("firmware_url"))?),
+        size: wire
+            .size
+            .as_ref()
+            .and_then(Value::as_u64)
+            .filter(|size| *size > 0),
+        checksum: wire.checksum.as_deref().map(parse_checksum).transpose()?,
+    })))
+}
+
+/// Letters, digits and dashes: a uuid becomes part of file names later.
+fn is_uuid(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn parse_checksum(hex: &str) -> Result<[u8; 32], WireError> {
+    let mut bytes = [0; 32];
+    let valid = hex.len() == 64 && hex.is_ascii();
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        let digits = hex.get(2 * index..2 * index + 2).filter(|_| valid);
+        *byte = digits
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            .ok_or_else(|| {
+                WireError(format!(
+                    "update: checksum {:?} is not 64 hex digits",
+                    clip(hex)
+                ))
+            })?;
+    }
+    Ok(bytes)
+}
+
+/// The well-formed keys of a list; base64 of 32 bytes each, as fwup takes them.
+fn keys(payload: &Value) -> Vec<String> {
+    let list = payload.get("keys").and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::trim)
+        .filter(|key| is_public_key(key))
+        .take(MAX_KEYS)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Base64 of exactly 32 bytes.
+pub fn is_public_key(text: &str) -> bool {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .is_ok_and(|bytes| bytes.len() == 32)
+}
+
+fn text(payload: &Value, name: &str) -> String {
+    clip(
+        payload
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    )
+}
+
+fn summary(value: &Value) -> String {
+    clip(&value.to_string())
+}
+
+/// Server text on its way to a log or a message: bounded, one line.
+fn clip(text: &str) -> String {
+    let mut clean: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+    if clean.len() < text.len() && clean.chars().count() == 200 {
+        clean.push('…');
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::phoenix::decode_json;
+
+    fn parse(text: &str) -> Result<Inbound, WireError> {
+        Inbound::parse(decode_json(text).expect("frame"))
+    }
+
+    #[test]
+    fn every_recorded_server_frame_is_understood() {
+        for capture in [
+            include_str!("../../tests/data/captures/session.jsonl"),
+            include_str!("../../tests/data/captures/update.jsonl"),
+            include_str!("../../tests/data/captures/msgpack.jsonl"),
+        ] {
+            for line in capture.lines() {
+                let entry: Value = serde_json::from_str(line).expect("capture");
+                if entry["from"] == "server" && entry["frame"][2] == "device" {
+                    let inbound = parse(&entry["frame"].to_string()).expect("known");
+                    assert!(!matches!(inbound, Inbound::Unknown { .. }), "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_offer_keeps_its_url_secret_and_its_checksum_exact() {
+        let capture = include_str!("../../tests/data/captures/update.jsonl");
+        let line = capture
+            .lines()
+            .find(|line| line.contains("\"update\""))
+            .expect("offer");
+        let entry: Value = serde_json::from_str(line).expect("capture");
+        let Ok(Inbound::Device(DeviceEvent::Update(offer))) = parse(&entry["frame"].to_string())
+        else {
+            panic!("no offer");
+        };
+        assert_eq!(offer.uuid, "50edf921-8531-5c24-1fba-b040d2e2cd10");
+        assert_eq!(offer.size, Some(66393));
+        assert_eq!(offer.checksum.map(|sum| sum[0]), Some(0x96));
+        assert!(!format!("{offer:?}").contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn offers_that_make_no_sense_are_refused_with_the_field_named() {
+        for (payload, field) in [
+            (r#"{"update_available":true}"#, "firmware_meta"),
+            (
+                r#"{"firmware_meta":{"uuid":"../x"},"firmware_url":"http://x/"}"#,
+                "uuid",
+            ),
+            (r#"{"firmware_meta":{"uuid":"a-1"}}"#, "firmware_url"),
+            (
+                r#"{"firmware_meta":{"uuid":"a"},"firmware_url":"http://x/","checksum":"zz"}"#,
+                "checksum",
+            ),
+            (r#"{"firmware_meta":7}"#, "update"),
+        ] {
+            let error =
+                parse(&format!(r#"[null,null,"device","update",{payload}]"#)).expect_err(payload);
+            assert!(error.0.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_well_formed_keys_are_taken() {
+        let good = "tK4tZX7DVNRMY/X90p46+IzfdASrXyiEx41eBSwePmw=";
+        let frame =
+            format!(r#"[null,null,"device","fwup_public_keys",{{"keys":["{good}",1,"x",""]}}]"#);
+        let parsed = parse(&frame).expect("keys");
+        assert_eq!(
+            parsed,
+            Inbound::Device(DeviceEvent::FirmwareKeys(vec![good.to_owned()]))
+        );
+        for payload in ["{}", "null", r#"{"keys":{}}"#, r#"{"keys":[]}"#] {
+            let frame = format!(r#"[null,null,"device","fwup_public_keys",{payload}]"#);
+            assert_eq!(
+                parse(&frame).expect("keys"),
+                Inbound::Device(DeviceEvent::FirmwareKeys(vec![]))
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_reply_may_be_any_json() {
+        for response in [r#"{"reason":"no"}"#, r#""detach""#, "null", "[1]"] {
+            let frame = format!(
+                r#"["1","4","device","phx_reply",{{"status":"error","response":{response}}}]"#
+            );
+            let Ok(Inbound::Reply(reply)) = parse(&frame) else {
+                panic!("{frame}")
+            };
+            assert_eq!(reply.reference, 4);
+            assert!(reply.outcome.is_err());
+        }
+    }
+}

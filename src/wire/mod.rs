@@ -1,0 +1,12 @@
+//! Bytes to types and back. Pure: no I/O, no clock, no decisions.
+
+pub mod external_term;
+pub mod frame_limit;
+pub mod fwup_frame;
+pub mod inbound;
+pub mod outbound;
+pub mod phoenix;
+
+pub use inbound::{DeviceEvent, Inbound, Offer, Reply};
+pub use outbound::{DevicePush, Outbound, Push, Stage};
+pub use phoenix::{Topic, WireError};

@@ -1,0 +1,114 @@
+//! What the agent says to the hub, as types; turned into frames here only.
+
+use serde_json::{Map, Value, json};
+
+use super::phoenix::{self, Encoded, Topic, WireError};
+use crate::config::Serializer;
+
+/// One message on its way out, references assigned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    pub join_ref: Option<u64>,
+    pub reference: u64,
+    pub body: Outbound,
+}
+
+/// Everything the agent can say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outbound {
+    Heartbeat,
+    Join(Topic, Map<String, Value>),
+    Device(DevicePush),
+}
+
+/// Pushes on the `device` topic (PROTOCOL §3, device → server).
+#[derive(Clone, Debug, PartialEq)]
+pub enum DevicePush {
+    Received,
+    Started { interface: Option<String> },
+    Completed,
+    Ignored { reason: String },
+    Failed { reason: String },
+    Progress { stage: Stage, value: u8 },
+    FirmwareValidated,
+    Rebooting,
+    NetworkInterface(String),
+    ScriptRefused { script: String, reason: String },
+}
+
+/// Which half of an update a percentage speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Downloading,
+    Updating,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Downloading => "downloading",
+            Self::Updating => "updating",
+        }
+    }
+}
+
+impl Push {
+    /// The frame's bytes.
+    ///
+    /// # Errors
+    /// See [`phoenix::encode`].
+    pub fn encode(&self, serializer: Serializer) -> Result<Encoded, WireError> {
+        let (topic, event, payload) = self.body.parts();
+        phoenix::encode(
+            serializer,
+            self.join_ref,
+            self.reference,
+            topic,
+            event,
+            &payload,
+        )
+    }
+}
+
+impl Outbound {
+    /// Topic, event and payload of the frame.
+    pub fn parts(&self) -> (Topic, &'static str, Value) {
+        match self {
+            Self::Heartbeat => (Topic::Phoenix, "heartbeat", json!({})),
+            Self::Join(topic, payload) => (*topic, "phx_join", Value::Object(payload.clone())),
+            Self::Device(push) => {
+                let (event, payload) = push.parts();
+                (Topic::Device, event, payload)
+            }
+        }
+    }
+}
+
+impl DevicePush {
+    fn parts(&self) -> (&'static str, Value) {
+        let status = "status_update";
+        match self {
+            Self::Received => (status, json!({"status": "received"})),
+            Self::Started { interface } => (
+                status,
+                json!({"status": "started", "downloader_network_interface": interface}),
+            ),
+            Self::Completed => (status, json!({"status": "completed"})),
+            Self::Ignored { reason } => (status, json!({"status": "ignored", "reason": reason})),
+            Self::Failed { reason } => (status, json!({"status": "failed", "reason": reason})),
+            Self::Progress { stage, value } => (
+                "fwup_progress",
+                json!({"stage": stage.name(), "value": value}),
+            ),
+            Self::FirmwareValidated => ("firmware_validated", json!({})),
+            Self::Rebooting => ("rebooting", json!({})),
+            Self::NetworkInterface(name) => {
+                ("report_network_interface", json!({"interface": name}))
+            }
+            Self::ScriptRefused { script, reason } => (
+                "scripts/run",
+                json!({"ref": script, "result": "error", "reason": reason, "output": "", "return": ""}),
+            ),
+        }
+    }
+}
