@@ -1,15 +1,23 @@
 //! The typed configuration: what the environment said, parsed once.
 //!
 //! Owns the types and their documentation. The table of settings that feeds the parser,
-//! `--help`, `settings` and the README is in [`table`]; the parser in [`parse`]. Nothing
+//! `--help`, `settings` and the README is in [`table`]; the parser in [`mod@parse`]. Nothing
 //! past this module reads the environment.
 
+pub mod address;
+pub mod error;
+pub mod parse;
+mod reader;
 pub mod secret;
+pub mod table;
+pub mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use error::{ConfigError, ConfigErrors};
+pub use parse::parse;
 pub use secret::Secret;
 
 /// Everything the agent needs to know before it starts.
@@ -63,7 +71,7 @@ pub enum IdentifierSource {
 }
 
 /// How the device proves who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
     /// Key and secret of a device or (`nhp_…`) of a product.
     SharedSecret { key: String, secret: Secret },
@@ -119,7 +127,7 @@ pub enum Serializer {
 }
 
 /// HTTP proxy spoken to with CONNECT.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     pub host: String,
     pub port: u16,
@@ -164,6 +172,8 @@ pub struct DownloadSettings {
 #[derive(Clone, Debug)]
 pub struct MetadataSettings {
     pub source: MetadataSource,
+    /// Set by `NERVES_HUB_FIRMWARE_METADATA`: then it must be readable.
+    pub explicit: bool,
     /// `NERVES_HUB_FIRMWARE_*`: key without prefix (`uuid`, `version` …) to value.
     pub overrides: BTreeMap<String, String>,
 }

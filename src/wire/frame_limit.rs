@@ -9,6 +9,8 @@
 use std::io::{self, Read, Write};
 
 const BUFFER: usize = 4096;
+/// Length of `HTTP/1.1 101`.
+const STATUS: usize = 12;
 const END_OF_HEAD: &[u8; 4] = b"\r\n\r\n";
 
 /// A reader that drops frames above a limit. Writing passes through.
@@ -27,6 +29,8 @@ pub struct FrameLimit<S> {
     header: Vec<u8>,
     handed: usize,
     skipped: u64,
+    /// The first bytes of the head: `HTTP/1.1 101`.
+    status: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,8 @@ enum State {
     Head {
         matched: usize,
     },
+    /// The upgrade was refused: what follows is a body, not frames.
+    Refused,
     Header,
     Hand {
         payload: u64,
@@ -55,6 +61,7 @@ impl<S> FrameLimit<S> {
             header: Vec::with_capacity(14),
             handed: 0,
             skipped: 0,
+            status: Vec::with_capacity(STATUS),
         }
     }
 
@@ -135,11 +142,19 @@ impl<S: Read> FrameLimit<S> {
                 b'\r' => 1,
                 _ => 0,
             };
+            if self.status.len() < STATUS {
+                self.status.push(byte);
+            }
             out[count] = byte;
             count += 1;
             self.position += 1;
         }
         self.state = match matched {
+            4 if !self.status.ends_with(b" 101") => {
+                // The rest of the body that is here goes along: it may say why.
+                count += self.take(u64::MAX, Some(&mut out[count..]));
+                State::Refused
+            }
             4 => State::Header,
             _ => State::Head { matched },
         };
@@ -187,6 +202,7 @@ impl<S: Read> Read for FrameLimit<S> {
             }
             match self.state {
                 State::Head { matched } => return Ok(self.read_head(matched, out)),
+                State::Refused => return Ok(self.take(u64::MAX, Some(out))),
                 State::Header => self.read_header_byte(),
                 State::Hand { .. } => {}
                 State::Payload(left) => {

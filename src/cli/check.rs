@@ -1,0 +1,392 @@
+//! `nerveshub-agent check`: is everything there that the agent needs?
+//!
+//! Owns the list of findings. Opens nothing for writing, contacts nobody; runs only what
+//! the agent itself would run to learn about the device (fwup's version, the identifier
+//! and metadata commands).
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::config::{Config, Credentials, HubAddress, MetadataSource, Secret, TlsSettings, parse};
+use crate::system::metadata::{self, Firmware, KeyValues};
+use crate::system::tls::{self, ClientCertificate};
+use crate::system::{command, identity, time};
+
+/// Exit code for errors: EX_CONFIG of sysexits.h.
+pub const EX_CONFIG: u8 = 78;
+/// Deadline of `fwup --version`.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Most bytes of its answer.
+const CAP: usize = 4096;
+/// Where programs are looked for when there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The table of findings and the exit code: 0, or 78 when there is an error.
+pub fn run(env: impl Iterator<Item = (OsString, OsString)>) -> (String, u8) {
+    let env: Vec<_> = env.collect();
+    let path = env
+        .iter()
+        .rfind(|(name, _)| name == "PATH")
+        .map_or_else(|| DEFAULT_PATH.into(), |(_, path)| path.clone());
+    let mut report = Report::default();
+    match parse(env.into_iter()) {
+        Ok((config, warnings)) => {
+            for warning in warnings {
+                report.warn("configuration", warning);
+            }
+            examine(&mut report, &config, &path);
+        }
+        Err(errors) => {
+            for error in errors.0 {
+                report.error("configuration", error.to_string());
+            }
+            report.warn("the rest", "not checked: correct the configuration first");
+        }
+    }
+    report.finish()
+}
+
+fn examine(report: &mut Report, config: &Config, path: &OsStr) {
+    check_host(report, config.host.as_ref(), config.connect);
+    check_clock(report, time::unix_now());
+    let values = check_metadata(report, config);
+    let firmware = values.firmware(&config.metadata.overrides);
+    check_firmware(report, &firmware);
+    match identity::identifier(&config.identifier, &values) {
+        Ok(identifier) => report.ok("identifier", identifier),
+        Err(error) => report.error("identifier", error.to_string()),
+    }
+    check_credentials(report, config, &values);
+    check_ca(report, &config.tls);
+    check_fwup(report, config, path);
+    check_devpath(report, config, &firmware);
+    check_data_path(report, &config.data_path);
+    check_reboot(report, &config.reboot_command, path);
+}
+
+fn check_host(report: &mut Report, host: Option<&HubAddress>, connect: bool) {
+    match host {
+        _ if !connect => report.warn("hub", "NERVES_HUB_CONNECT is off: the agent stays offline"),
+        Some(host) if host.secure => report.ok("hub", format!("{}:{}", host.host, host.port)),
+        Some(host) => report.warn(
+            "hub",
+            format!("{}:{} in plain text: for development", host.host, host.port),
+        ),
+        None => report.error("hub", "NERVES_HUB_HOST is not set"),
+    }
+}
+
+fn check_clock(report: &mut Report, now: u64) {
+    let shown = time::iso8601(now);
+    if now >= time::build_epoch() {
+        report.ok("clock", shown);
+    } else {
+        let built = time::iso8601(time::build_epoch());
+        report.warn(
+            "clock",
+            format!("{shown} is before this program was built ({built}); set the clock"),
+        );
+    }
+}
+
+fn check_metadata(report: &mut Report, config: &Config) -> KeyValues {
+    let source = match &config.metadata.source {
+        MetadataSource::Uboot { config } => format!("U-Boot environment by {}", config.display()),
+        MetadataSource::File(path) => format!("file {}", path.display()),
+        MetadataSource::Command(text) => format!("command {text:?}"),
+        MetadataSource::Env => "NERVES_HUB_FIRMWARE_… variables".to_owned(),
+    };
+    match metadata::load_with_warning(&config.metadata) {
+        Ok((values, None)) => {
+            report.ok("metadata", source);
+            values
+        }
+        Ok((values, Some(warning))) => {
+            report.warn("metadata", warning);
+            values
+        }
+        Err(error) => {
+            report.error("metadata", error.to_string());
+            KeyValues::default()
+        }
+    }
+}
+
+fn check_firmware(report: &mut Report, firmware: &Firmware) {
+    let Some(uuid) = &firmware.uuid else {
+        report.warn(
+            "firmware",
+            "no uuid, so the hub never offers an update; set nerves_fw_uuid in the metadata or \
+             NERVES_HUB_FIRMWARE_UUID",
+        );
+        return;
+    };
+    let mut text = format!("uuid {uuid}");
+    for name in ["product", "version"] {
+        let _ = write!(text, ", {name} {}", firmware.get(name).unwrap_or("unknown"));
+    }
+    let _ = write!(
+        text,
+        ", slot {}",
+        firmware.slot.as_deref().unwrap_or("none")
+    );
+    let not = if firmware.validated { "" } else { "not " };
+    let _ = write!(text, ", {not}validated");
+    if firmware.auto_revert_detected {
+        text.push_str(", rolled back from the other slot");
+    }
+    report.ok("firmware", text);
+}
+
+fn check_credentials(report: &mut Report, config: &Config, values: &KeyValues) {
+    let found = match &config.credentials {
+        Some(credentials) => Some(credentials.clone()),
+        None => values.credentials(),
+    };
+    match found {
+        Some(Credentials::SharedSecret { key, .. }) => {
+            let begin: String = key.chars().take(8).collect();
+            report.ok("credentials", format!("shared secret of key {begin}…"));
+        }
+        Some(Credentials::CertificateFiles { cert, key }) => {
+            check_key_mode(report, &key);
+            match tls::read_client(&cert, &key) {
+                Ok(client) => check_certificate(report, &client),
+                Err(error) => report.error("credentials", error.to_string()),
+            }
+        }
+        Some(Credentials::CertificatePem { cert, key }) => check_certificate(
+            report,
+            &ClientCertificate {
+                chain: cert,
+                key: Secret::new(key.expose()),
+                origin: "nerves_hub_cert and nerves_hub_key".to_owned(),
+            },
+        ),
+        None => {
+            let text = "none; set NERVES_HUB_PRODUCT_KEY and NERVES_HUB_PRODUCT_SECRET, or \
+                        NERVES_HUB_CERT_FILE and NERVES_HUB_KEY_FILE";
+            report.add(
+                if config.connect {
+                    Level::Error
+                } else {
+                    Level::Warn
+                },
+                "credentials",
+                text,
+            );
+        }
+    }
+}
+
+fn check_key_mode(report: &mut Report, key: &Path) {
+    let mode = std::fs::metadata(key).map_or(0, |about| about.permissions().mode());
+    if mode & 0o077 != 0 {
+        let text = format!(
+            "{} can be read by others (mode {:03o}); chmod 600 it",
+            key.display(),
+            mode & 0o777
+        );
+        report.warn("credentials", text);
+    }
+}
+
+/// Chain and key parse, and belong together.
+fn check_certificate(report: &mut Report, client: &ClientCertificate) {
+    let trust = TlsSettings {
+        ca_file: None,
+        ca_only: false,
+        server_name: None,
+    };
+    match tls::client_config(&trust, Some(client)) {
+        Ok(_) => report.ok("credentials", format!("certificate, {}", client.origin)),
+        Err(error) => report.error("credentials", error.to_string()),
+    }
+}
+
+fn check_ca(report: &mut Report, settings: &TlsSettings) {
+    let Some(path) = &settings.ca_file else {
+        return report.ok("trust", "built-in roots");
+    };
+    let instead = if settings.ca_only {
+        "instead of"
+    } else {
+        "added to"
+    };
+    match tls::client_config(settings, None) {
+        Ok(_) => report.ok(
+            "trust",
+            format!("{} {instead} the built-in roots", path.display()),
+        ),
+        Err(error) => report.error("trust", error.to_string()),
+    }
+}
+
+fn check_fwup(report: &mut Report, config: &Config, path: &OsStr) {
+    match fwup_version(&config.fwup.path, path) {
+        Ok(text) => report.ok("fwup", text),
+        Err(text) => report.error("fwup", text),
+    }
+    let keys = match config.fwup.public_keys.len() {
+        0 => "none configured: the hub is asked for them".to_owned(),
+        1 => "1 configured".to_owned(),
+        count => format!("{count} configured"),
+    };
+    report.ok("public keys", keys);
+}
+
+fn fwup_version(program: &Path, path: &OsStr) -> Result<String, String> {
+    let found = find_program(program, path).ok_or_else(|| {
+        format!(
+            "there is no program {}; install fwup or set NERVES_HUB_FWUP_PATH",
+            program.display()
+        )
+    })?;
+    let output = command::capture(Command::new(&found).arg("--version"), DEADLINE, CAP)
+        .map_err(|error| error.to_string())?;
+    let version = String::from_utf8_lossy(&output.stdout);
+    match version.lines().next().map(str::trim) {
+        Some(version) if output.status.success() && !version.is_empty() => {
+            Ok(format!("{}, version {version}", found.display()))
+        }
+        _ => Err(format!(
+            "{} --version failed ({}); is it fwup?",
+            found.display(),
+            output.status
+        )),
+    }
+}
+
+/// The file that would be run: the path itself, or a bare name's first match in PATH.
+fn find_program(program: &Path, path: &OsStr) -> Option<PathBuf> {
+    let runnable = |file: &Path| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
+    if program.components().count() > 1 || program.is_absolute() {
+        return runnable(program).then(|| program.to_owned());
+    }
+    std::env::split_paths(path)
+        .map(|folder| folder.join(program))
+        .find(|file| runnable(file))
+}
+
+fn check_devpath(report: &mut Report, config: &Config, firmware: &Firmware) {
+    let Some(path) = config.fwup.devpath.as_ref().or(firmware.devpath.as_ref()) else {
+        return report.error(
+            "device path",
+            "none; set NERVES_HUB_FWUP_DEVPATH, or nerves_fw_devpath in the metadata",
+        );
+    };
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Err(error) => report.error("device path", format!("{shown}: {error}")),
+        Ok(about) if !about.file_type().is_block_device() && !about.is_file() => report.error(
+            "device path",
+            format!("{shown} is neither a block device nor a file"),
+        ),
+        Ok(_) if access(path, AccessFlags::W_OK).is_err() => report.error(
+            "device path",
+            format!("{shown} may not be written by this user"),
+        ),
+        Ok(_) => report.ok("device path", format!("{shown} is writable")),
+    }
+}
+
+fn check_data_path(report: &mut Report, path: &Path) {
+    let usable = AccessFlags::W_OK | AccessFlags::X_OK;
+    // The end of a relative path's ancestors is the empty path.
+    let here = |folder| {
+        if folder == Path::new("") {
+            Path::new(".")
+        } else {
+            folder
+        }
+    };
+    let existing = path.ancestors().map(here).find(|folder| folder.exists());
+    let shown = path.display();
+    match existing {
+        Some(folder) if !folder.is_dir() => {
+            report.error("data path", format!("{} is not a folder", folder.display()));
+        }
+        Some(folder) if access(folder, usable).is_err() => report.error(
+            "data path",
+            format!(
+                "{} may not be written by this user; change it or NERVES_HUB_DATA_PATH",
+                folder.display()
+            ),
+        ),
+        Some(folder) if folder == path => report.ok("data path", format!("{shown} is writable")),
+        _ => report.ok("data path", format!("{shown} can be created")),
+    }
+}
+
+fn check_reboot(report: &mut Report, text: &str, path: &OsStr) {
+    // Leading VAR=value words and `exec` are the shell's.
+    let first = text
+        .split_whitespace()
+        .find(|word| !word.contains('=') && *word != "exec")
+        .unwrap_or_default();
+    let syntax = |c: char| "\"'`$(){}[];|&<>!\\".contains(c);
+    if first.is_empty() || first.contains(syntax) {
+        return report.warn("reboot", format!("cannot tell which program {text:?} runs"));
+    }
+    match find_program(Path::new(first), path) {
+        Some(found) => report.ok("reboot", format!("{text:?} runs {}", found.display())),
+        None => report.error(
+            "reboot",
+            format!("there is no program {first}; set NERVES_HUB_REBOOT_COMMAND"),
+        ),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warn,
+    Error,
+}
+
+#[derive(Default)]
+struct Report(Vec<(Level, &'static str, String)>);
+
+impl Report {
+    fn add(&mut self, level: Level, subject: &'static str, finding: impl Into<String>) {
+        self.0.push((level, subject, finding.into()));
+    }
+
+    fn ok(&mut self, subject: &'static str, finding: impl Into<String>) {
+        self.add(Level::Ok, subject, finding);
+    }
+
+    fn warn(&mut self, subject: &'static str, finding: impl Into<String>) {
+        self.add(Level::Warn, subject, finding);
+    }
+
+    fn error(&mut self, subject: &'static str, finding: impl Into<String>) {
+        self.add(Level::Error, subject, finding);
+    }
+
+    fn finish(self) -> (String, u8) {
+        let width = self.0.iter().map(|row| row.1.len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for (level, subject, finding) in &self.0 {
+            let level = match level {
+                Level::Ok => "ok",
+                Level::Warn => "warn",
+                Level::Error => "error",
+            };
+            let _ = writeln!(text, "{level:5}  {subject:width$}  {finding}");
+        }
+        let count = |level| self.0.iter().filter(|row| row.0 == level).count();
+        let (errors, warnings) = (count(Level::Error), count(Level::Warn));
+        let _ = writeln!(text, "\n{errors} error(s), {warnings} warning(s)");
+        (text, if errors == 0 { 0 } else { EX_CONFIG })
+    }
+}
+
+#[cfg(test)]
+mod tests;

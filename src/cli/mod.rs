@@ -1,0 +1,4 @@
+//! The commands beside running the agent. Each file owns one; none touches the network.
+
+pub mod check;
+pub mod settings;

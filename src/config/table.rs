@@ -1,0 +1,304 @@
+//! The one table of settings.
+//!
+//! Owns every variable's name, syntax, default and meaning. The parser finds names only
+//! through [`row`], and `--help`, `settings` and the README print these rows, so they
+//! cannot drift apart. Must not read the environment.
+
+use std::time::Duration;
+
+/// One variable.
+#[derive(Debug)]
+pub struct Setting {
+    /// The whole name, an interface: never renamed.
+    pub name: &'static str,
+    /// Heading it is listed under.
+    pub section: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// The default as shown, which is the default as parsed; empty: none.
+    pub default: &'static str,
+    /// Its value is never shown.
+    pub secret: bool,
+    /// `NAME_FILE` may name a file that holds the value instead.
+    pub file: bool,
+    /// One or two sentences.
+    pub meaning: &'static str,
+}
+
+/// Syntax and range of a value.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Anything, shown as this word.
+    Text(&'static str),
+    Path,
+    /// Run through `/bin/sh -c`.
+    Command,
+    Boolean,
+    /// Within min ..= max.
+    Duration(Duration, Duration),
+    /// Within min ..= max.
+    Integer(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Words between commas or spaces, each shown as this word.
+    List(&'static str),
+}
+
+impl Kind {
+    /// The value's syntax in one word, for help texts.
+    pub fn syntax(&self) -> String {
+        match self {
+            Self::Text(word) => (*word).to_owned(),
+            Self::Path => "PATH".to_owned(),
+            Self::Command => "COMMAND".to_owned(),
+            Self::Boolean => "1|0".to_owned(),
+            Self::Duration(..) => "DURATION".to_owned(),
+            Self::Integer(..) => "NUMBER".to_owned(),
+            Self::Choice(words) => words.join("|"),
+            Self::List(word) => format!("{word},…"),
+        }
+    }
+}
+
+impl Setting {
+    /// `NAME_FILE`, when there is one.
+    pub fn file_name(&self) -> Option<String> {
+        self.file.then(|| format!("{}_FILE", self.name))
+    }
+}
+
+/// The row of a name. Called in `const` context (see `setting!`), where a name that is
+/// not in the table stops the build.
+pub const fn row(name: &str) -> &'static Setting {
+    let mut index = 0;
+    while index < SETTINGS.len() {
+        if same(SETTINGS[index].name, name) {
+            return &SETTINGS[index];
+        }
+        index += 1;
+    }
+    panic!("this name is not in the table of settings")
+}
+
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < a.len() {
+        if a[index] != b[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+/// The row of a name, looked up by the compiler.
+macro_rules! setting {
+    ($name:literal) => {
+        const { $crate::config::table::row($name) }
+    };
+}
+pub(crate) use setting;
+
+/// How a value may be given: openly, also as `_FILE`, as a secret (also as `_FILE`), or as
+/// a secret in a variable of other programs, which know no `_FILE`.
+#[derive(Clone, Copy)]
+enum Form {
+    Plain,
+    OrFile,
+    Secret,
+    ForeignSecret,
+}
+use Form::{ForeignSecret, OrFile, Plain, Secret};
+use Kind::{Boolean, Choice, Command, Integer, List, Path, Text};
+
+const fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+const fn s(value: u64) -> Duration {
+    Duration::from_secs(value)
+}
+const HOUR: Duration = s(3_600);
+const DAY: Duration = s(86_400);
+/// Range of the deadlines of a connection attempt.
+const DEADLINE: Kind = Kind::Duration(ms(10), s(600));
+
+macro_rules! settings {
+    ($($section:literal { $($name:ident $form:ident $kind:expr, $default:literal, $meaning:literal;)* })*) => {
+        /// Every setting, in the order it is shown.
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
+            name: stringify!($name),
+            section: $section,
+            kind: $kind,
+            default: $default,
+            secret: matches!($form, Form::Secret | Form::ForeignSecret),
+            file: matches!($form, Form::OrFile | Form::Secret),
+            meaning: $meaning,
+        },)*)*];
+    };
+}
+
+settings! {
+    "Hub" {
+        NERVES_HUB_HOST Plain Text("HOST"), "",
+            "The hub: a name, name:port, [IPv6]:port or a wss:// URL. Needed unless NERVES_HUB_CONNECT is off.";
+        NERVES_HUB_ALLOW_INSECURE Plain Boolean, "0",
+            "Allows ws:// and http:// firmware URLs, which anyone on the path can read and change. For development.";
+        NERVES_HUB_CONNECT Plain Boolean, "1",
+            "Off: loads everything and stays offline.";
+        NERVES_HUB_WAIT_FOR_NETWORK Plain Boolean, "1",
+            "Before the first attempt, waits until a TCP connection to the hub succeeds.";
+    }
+    "Identity and credentials" {
+        NERVES_HUB_IDENTIFIER OrFile Text("TEXT"), "",
+            "The device's identifier, 1 to 255 bytes. Else nerves_serial_number, boardid or the device tree's serial number is taken, never an invented one.";
+        NERVES_HUB_IDENTIFIER_COMMAND Plain Command, "",
+            "A command whose first line of output is the identifier.";
+        NERVES_HUB_PRODUCT_KEY OrFile Text("KEY"), "",
+            "Product key (nhp_…). The device is created on the hub at first sight.";
+        NERVES_HUB_PRODUCT_SECRET Secret Text("SECRET"), "",
+            "Secret of the product key.";
+        NERVES_HUB_SHARED_KEY OrFile Text("KEY"), "",
+            "Device key, used instead of the product key.";
+        NERVES_HUB_SHARED_SECRET Secret Text("SECRET"), "",
+            "Secret of the device key.";
+        NERVES_HUB_CERT_FILE Plain Path, "",
+            "Client certificate chain, PEM. Read again on SIGHUP.";
+        NERVES_HUB_KEY_FILE Plain Path, "",
+            "Private key of the certificate, PEM (EC, RSA or Ed25519).";
+    }
+    "TLS and proxy" {
+        NERVES_HUB_CA_FILE Plain Path, "",
+            "CA certificates to trust, PEM.";
+        NERVES_HUB_CA_MODE Plain Choice(&["add", "only"]), "add",
+            "add: NERVES_HUB_CA_FILE as well as the built-in roots; only: instead of them.";
+        NERVES_HUB_SNI Plain Text("NAME"), "",
+            "Name sent to the hub and expected in its certificate instead of the host.";
+        NERVES_HUB_PROXY Secret Text("URL"), "",
+            "HTTP proxy for the socket and downloads, http://[user:password@]host:port, spoken to with CONNECT; none: direct even when https_proxy is set.";
+        https_proxy ForeignSecret Text("URL"), "",
+            "The proxy when NERVES_HUB_PROXY is not set; HTTPS_PROXY works too.";
+        no_proxy Plain List("HOST"), "",
+            "Hosts reached without the proxy: names with their subdomains, .suffixes, addresses or *; NO_PROXY works too.";
+    }
+    "Link" {
+        NERVES_HUB_HEARTBEAT_INTERVAL Plain Kind::Duration(ms(100), s(170)), "30s",
+            "Between heartbeats, 100ms to 170s: the hub drops a socket that is silent for 180s. An unanswered one drops the link.";
+        NERVES_HUB_REJOIN_AFTER Plain Kind::Duration(ms(10), HOUR), "5s",
+            "Wait before a channel that failed or closed is joined again.";
+        NERVES_HUB_RECONNECT_MIN Plain Kind::Duration(ms(10), HOUR), "1s",
+            "Wait after the first failed connection; doubles with each further one.";
+        NERVES_HUB_RECONNECT_MAX Plain Kind::Duration(ms(10), DAY), "60s",
+            "Longest wait between connections, before jitter.";
+        NERVES_HUB_RECONNECT_JITTER Plain Integer(0, 100), "50",
+            "Most random extra wait, per cent.";
+        NERVES_HUB_SERIALIZER Plain Choice(&["json", "msgpack"]), "json",
+            "Frame format on the socket.";
+        NERVES_HUB_COMPRESS Plain Boolean, "0",
+            "Accepted, without effect but a warning: no release of the WebSocket library has permessage-deflate, so frames go uncompressed.";
+        NERVES_HUB_DNS_TIMEOUT Plain DEADLINE, "10s",
+            "Deadline for looking up a host name.";
+        NERVES_HUB_CONNECT_TIMEOUT Plain DEADLINE, "10s",
+            "Deadline for the TCP connection.";
+        NERVES_HUB_TLS_TIMEOUT Plain DEADLINE, "10s",
+            "Deadline for the TLS handshake.";
+        NERVES_HUB_UPGRADE_TIMEOUT Plain DEADLINE, "10s",
+            "Deadline for the answer to the WebSocket upgrade.";
+        NERVES_HUB_JOIN_TIMEOUT Plain DEADLINE, "10s",
+            "Deadline for the reply to joining a channel.";
+    }
+    "Updates" {
+        NERVES_HUB_FWUP_PATH Plain Path, "fwup",
+            "The fwup program; a bare name is looked up in PATH.";
+        NERVES_HUB_FWUP_DEVPATH Plain Path, "",
+            "Device or file that fwup writes to. Else the firmware metadata's nerves_fw_devpath; never guessed.";
+        NERVES_HUB_FWUP_TASK Plain Text("TASK"), "upgrade",
+            "Task that fwup runs.";
+        NERVES_HUB_FWUP_ENV Secret List("KEY=VALUE"), "",
+            "Environment variables for fwup.";
+        NERVES_HUB_FWUP_EXTRA_OPTIONS OrFile List("OPTION"), "",
+            "Further options for fwup.";
+        NERVES_HUB_FWUP_PUBLIC_KEYS OrFile List("KEY"), "",
+            "Public keys that firmware must be signed with, base64 of 32 bytes each. None: the hub is asked for them.";
+        NERVES_HUB_REQUEST_FWUP_PUBLIC_KEYS Plain Boolean, "0",
+            "Asks the hub for public keys on each connect even when some are configured; its answer replaces them.";
+        NERVES_HUB_FWUP_STALL_TIMEOUT Plain Kind::Duration(ms(10), DAY), "5m",
+            "fwup is killed, and the update failed, when it neither reads nor answers for this long.";
+        NERVES_HUB_MAX_DISCONNECTS Plain Integer(0, 1_000_000), "10",
+            "A download is given up after this many attempts in a row without a new byte.";
+        NERVES_HUB_IDLE_TIMEOUT Plain Kind::Duration(ms(10), HOUR), "60s",
+            "A download attempt ends after this much silence.";
+        NERVES_HUB_MAX_TIMEOUT Plain Kind::Duration(ms(10), s(30 * 86_400)), "24h",
+            "Deadline for a whole download, pauses included.";
+        NERVES_HUB_TIME_BETWEEN_RETRIES Plain Kind::Duration(ms(10), DAY), "15s",
+            "Wait before a download is resumed.";
+        NERVES_HUB_WORST_CASE_DOWNLOAD_SPEED Plain Integer(1, 1_000_000_000_000), "30000",
+            "Bits per second. A download attempt may take as long as the rest needs at this speed, at least 5 minutes.";
+    }
+    "Firmware metadata" {
+        NERVES_HUB_FIRMWARE_METADATA Plain Text("SOURCE"), "uboot",
+            "Where the running firmware is described: uboot (or uboot:CONFIG, default /etc/fw_env.config), file:PATH or command:COMMAND with key=value lines, or env (only the variables below).";
+        NERVES_HUB_FIRMWARE_UUID Plain Text("UUID"), "",
+            "Overrides nerves_fw_uuid.";
+        NERVES_HUB_FIRMWARE_VERSION Plain Text("VERSION"), "",
+            "Overrides nerves_fw_version.";
+        NERVES_HUB_FIRMWARE_PRODUCT Plain Text("TEXT"), "",
+            "Overrides nerves_fw_product.";
+        NERVES_HUB_FIRMWARE_PLATFORM Plain Text("TEXT"), "",
+            "Overrides nerves_fw_platform.";
+        NERVES_HUB_FIRMWARE_ARCHITECTURE Plain Text("TEXT"), "",
+            "Overrides nerves_fw_architecture.";
+        NERVES_HUB_FIRMWARE_AUTHOR Plain Text("TEXT"), "",
+            "Overrides nerves_fw_author.";
+        NERVES_HUB_FIRMWARE_DESCRIPTION Plain Text("TEXT"), "",
+            "Overrides nerves_fw_description.";
+        NERVES_HUB_FIRMWARE_VCS_IDENTIFIER Plain Text("TEXT"), "",
+            "Overrides nerves_fw_vcs_identifier.";
+        NERVES_HUB_FIRMWARE_MISC Plain Text("TEXT"), "",
+            "Overrides nerves_fw_misc.";
+        NERVES_HUB_FIRMWARE_VALIDATED Plain Boolean, "",
+            "Overrides whether the running firmware counts as validated.";
+        NERVES_HUB_FIRMWARE_AUTO_REVERT_DETECTED Plain Boolean, "",
+            "Overrides whether the other slot's firmware was tried and rolled back.";
+    }
+    "Agent" {
+        NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
+            "Folder for the agent's persistent state.";
+        NERVES_HUB_REBOOT_COMMAND Plain Command, "reboot",
+            "Run after an update and when the hub asks for a reboot.";
+        NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
+            "How long SIGTERM waits for fwup once it has all bytes of an update.";
+        NERVES_HUB_LOG Plain Text("FILTER"), "info",
+            "A level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…";
+        RUST_LOG Plain Text("FILTER"), "",
+            "The filter when NERVES_HUB_LOG is not set.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_a_file_form_is_not_another_setting() {
+        let mut names = BTreeSet::new();
+        for setting in SETTINGS {
+            assert!(names.insert(setting.name.to_owned()), "{}", setting.name);
+            if let Some(name) = setting.file_name() {
+                assert!(names.insert(name.clone()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_meaning_is_a_sentence() {
+        for setting in SETTINGS {
+            assert!(setting.meaning.len() > 15, "{}", setting.name);
+            assert!(setting.meaning.ends_with(['.', '…']), "{}", setting.name);
+        }
+    }
+}

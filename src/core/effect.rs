@@ -1,0 +1,48 @@
+//! What to do: imperatives from the core, performed by `agent`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::endpoint::Endpoint;
+use super::event::{ConnId, JobId};
+use crate::wire::{Offer, Push};
+
+/// An order for a worker. Performing one never blocks the dispatcher.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Connect(ConnId, Attempt),
+    /// Flush, say goodbye and close; the connection's events are stale from now on.
+    Disconnect(ConnId),
+    Push(ConnId, Push),
+    StartHeartbeat(ConnId),
+    StopHeartbeat,
+    FindInterface(ConnId, IpAddr),
+    ReadValidation,
+    StartInstall(JobId, Box<InstallOrder>),
+    CancelInstall(JobId),
+    /// Flush disks and run the reboot command.
+    Reboot,
+    /// Read certificates and keys again before the next attempt.
+    ReloadCredentials,
+    Exit,
+}
+
+/// One connection attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    pub endpoint: Endpoint,
+    /// Unix seconds to sign with; `None` means the device's own clock.
+    pub signing_time: Option<u64>,
+    /// False when a redirect left TLS: credentials stay behind.
+    pub send_credentials: bool,
+    /// The network has not been seen yet: give TCP 2 s only.
+    pub probing: bool,
+}
+
+/// Everything needed to install one offer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstallOrder {
+    pub offer: Offer,
+    pub devpath: PathBuf,
+    pub public_keys: Vec<String>,
+}

@@ -1,0 +1,102 @@
+//! What happened: past-tense facts that workers tell the dispatcher.
+
+use std::net::IpAddr;
+
+use crate::wire::Inbound;
+
+/// One connection attempt and the connection it may become. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// One installation of one offer. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// A fact for the dispatcher's one inbox.
+#[derive(Debug)]
+pub enum Event {
+    Started,
+    /// `fwup --version` answered (`None`: it could not).
+    FwupVersionRead(Option<String>),
+    HeartbeatDue(ConnId),
+    Socket(ConnId, SocketEvent),
+    /// Which interface holds the connection's local address.
+    InterfaceFound(ConnId, Option<String>),
+    /// Whether the running firmware is marked valid, read again.
+    ValidationRead(bool),
+    Install(JobId, InstallEvent),
+    /// The reboot command ended; `Err` names what went wrong.
+    RebootCommandEnded(Result<(), String>),
+    Signal(Signal),
+    WorkerExited(Worker, Result<(), String>),
+}
+
+/// From the socket thread.
+#[derive(Debug)]
+pub enum SocketEvent {
+    Opened {
+        local: Option<IpAddr>,
+        interface: Option<String>,
+    },
+    Received(Inbound),
+    /// The attempt failed before the socket was open.
+    ConnectFailed(ConnectFailure),
+    /// The open socket ended.
+    Closed(String),
+}
+
+/// Why a connection attempt failed.
+#[derive(Debug)]
+pub enum ConnectFailure {
+    /// Name resolution or TCP: the network may not be there yet.
+    Network(String),
+    /// TLS, the upgrade or a deadline after TCP was up.
+    Protocol(String),
+    /// The hub answered the upgrade with a status that is neither 101 nor 3xx.
+    Refused {
+        status: u16,
+        reason: Option<String>,
+        date: Option<u64>,
+    },
+    /// The hub answered 3xx with this `location`.
+    Redirected(String),
+}
+
+/// From the threads of an installation.
+#[derive(Debug)]
+pub enum InstallEvent {
+    /// Bytes received so far; throttled by the sender to whole per cents.
+    Downloading {
+        percent: u8,
+    },
+    /// Every byte is with the installer, and the checksum (if any) matched.
+    Downloaded,
+    DownloadFailed(String),
+    /// The installer's own progress, per cent.
+    Progress(u8),
+    /// Last event of a job: the installer ended, its process is reaped.
+    Finished(Result<(), String>),
+}
+
+/// Signals the agent acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1.
+    Status,
+}
+
+/// Threads whose end matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worker {
+    Socket(ConnId),
+    Heartbeat,
+    Download(JobId),
+    Fwup(JobId),
+    Signals,
+    /// Short jobs that answer with an event of their own.
+    OneShot(&'static str),
+}

@@ -1,0 +1,312 @@
+//! One connection to the hub: attempts, back-off, redirects, heartbeats, staleness.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::effect::{Attempt, Effect};
+use super::endpoint::Endpoint;
+use super::event::{ConnId, ConnectFailure, SocketEvent};
+use super::timers::Timer;
+use super::{Core, Setup};
+use crate::auth::server_clock::ServerClock;
+use crate::wire::{Inbound, Outbound, Push};
+
+/// Redirects followed in a row (PROTOCOL §1).
+const MAX_REDIRECTS: u8 = 2;
+/// Pause between attempts while the network has never been seen.
+const NETWORK_PROBE_PAUSE: Duration = Duration::from_secs(3);
+
+/// The link's state.
+pub struct Link {
+    pub(super) phase: Phase,
+    last_conn: u64,
+    backoff: Backoff,
+    /// Where the next attempt goes: the configured hub, or a redirect's target.
+    target: Option<Endpoint>,
+    redirects: u8,
+    network_seen: bool,
+    clock: Option<ServerClock>,
+    pub(super) last_error: Option<String>,
+}
+
+/// How far the current connection is.
+pub(super) enum Phase {
+    Down,
+    Connecting(ConnId),
+    Open(Session),
+}
+
+/// An open socket.
+pub(super) struct Session {
+    pub conn: ConnId,
+    last_ref: u64,
+    /// The heartbeat not yet answered.
+    heartbeat: Option<u64>,
+    pub local: Option<IpAddr>,
+    pub interface: Option<String>,
+}
+
+impl Link {
+    pub(super) fn new(setup: &Setup) -> Self {
+        Self {
+            phase: Phase::Down,
+            last_conn: 0,
+            backoff: Backoff::new(&setup.link, setup.seed),
+            target: setup.endpoint.clone(),
+            redirects: 0,
+            network_seen: !setup.link.wait_for_network,
+            clock: None,
+            last_error: None,
+        }
+    }
+
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.phase {
+            Phase::Open(session) => Some(session),
+            Phase::Down | Phase::Connecting(_) => None,
+        }
+    }
+
+    fn conn(&self) -> Option<ConnId> {
+        match &self.phase {
+            Phase::Down => None,
+            Phase::Connecting(conn) => Some(*conn),
+            Phase::Open(session) => Some(session.conn),
+        }
+    }
+
+    /// Called when the device channel is joined: the hub is well.
+    pub(super) fn proved(&mut self) {
+        self.backoff.reset();
+        self.last_error = None;
+    }
+}
+
+impl Core {
+    pub(super) fn connect(&mut self) {
+        let Some(endpoint) = self.link.target.clone().filter(|_| !self.leaving) else {
+            return;
+        };
+        self.timers.cancel(Timer::Reconnect);
+        self.link.last_conn += 1;
+        let conn = ConnId(self.link.last_conn);
+        let configured = self.setup.endpoint.as_ref().is_some_and(|hub| hub.secure);
+        log::debug!("connecting to {endpoint}");
+        let attempt = Attempt {
+            signing_time: self.link.clock.map(|clock| clock.signing_time(self.now)),
+            send_credentials: endpoint.secure || !configured,
+            probing: !self.link.network_seen,
+            endpoint,
+        };
+        self.link.phase = Phase::Connecting(conn);
+        self.effect(Effect::Connect(conn, attempt));
+    }
+
+    /// The one place where events of old connections are dropped.
+    pub(super) fn on_socket(&mut self, conn: ConnId, event: SocketEvent) {
+        if self.link.conn() != Some(conn) {
+            return;
+        }
+        match event {
+            SocketEvent::Opened { local, interface } => self.on_opened(conn, local, interface),
+            SocketEvent::Received(inbound) => self.on_received(inbound),
+            SocketEvent::ConnectFailed(failure) => self.on_connect_failed(failure),
+            SocketEvent::Closed(reason) => self.on_closed(conn, &reason),
+        }
+    }
+
+    fn on_opened(&mut self, conn: ConnId, local: Option<IpAddr>, interface: Option<String>) {
+        self.link.network_seen = true;
+        self.link.redirects = 0;
+        let session = Session {
+            conn,
+            last_ref: 0,
+            heartbeat: None,
+            local,
+            interface,
+        };
+        self.link.phase = Phase::Open(session);
+        self.effect(Effect::StartHeartbeat(conn));
+        self.join_device();
+    }
+
+    fn on_received(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Reply(reply) => {
+                let answered = |session: &&mut Session| session.heartbeat == Some(reply.reference);
+                if let Some(session) = self.link.session().filter(answered) {
+                    session.heartbeat = None;
+                }
+                self.on_reply(reply);
+            }
+            Inbound::ChannelError {
+                topic,
+                join_ref,
+                reason,
+            } => {
+                self.on_channel_error(topic, join_ref, &reason);
+            }
+            Inbound::ChannelClosed { topic, join_ref } => self.on_channel_closed(topic, join_ref),
+            Inbound::Device(event) => self.on_device_event(event),
+            Inbound::Unknown { topic, event } => {
+                log::debug!("ignoring unknown event {event:?} on topic {topic:?}");
+            }
+        }
+    }
+
+    fn on_connect_failed(&mut self, failure: ConnectFailure) {
+        self.link.phase = Phase::Down;
+        match failure {
+            ConnectFailure::Redirected(location) => return self.on_redirected(&location),
+            ConnectFailure::Network(reason) if !self.link.network_seen => {
+                log::info!("waiting for the network: {reason}");
+                self.link.last_error = Some(reason);
+                return self.set_timer(Timer::Reconnect, NETWORK_PROBE_PAUSE);
+            }
+            ConnectFailure::Network(reason) => self.reconnect_later(&reason),
+            ConnectFailure::Protocol(reason) => {
+                self.link.network_seen = true;
+                self.reconnect_later(&reason);
+            }
+            ConnectFailure::Refused {
+                status,
+                reason,
+                date,
+            } => {
+                self.link.network_seen = true;
+                self.on_refused(status, reason.as_deref(), date);
+            }
+        }
+    }
+
+    fn on_refused(&mut self, status: u16, reason: Option<&str>, date: Option<u64>) {
+        let said = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+        let meaning = match status {
+            401 | 403 => "the hub refused this device's credentials or its clock",
+            503 => "the hub is briefly away; the credentials are fine",
+            _ => "the hub refused the upgrade",
+        };
+        if let Some(seconds) = date.filter(|_| self.setup.signs && matches!(status, 401 | 403)) {
+            log::info!("signing the next attempts with the hub's time");
+            self.link.clock = Some(ServerClock::learn(self.now, seconds));
+        }
+        self.reconnect_later(&format!("{meaning}: HTTP {status}{said}"));
+    }
+
+    fn on_redirected(&mut self, location: &str) {
+        self.link.network_seen = true;
+        let from = self.link.target.take();
+        self.link.target = self.setup.endpoint.clone();
+        let Some(from) = from else { return };
+        self.link.redirects += 1;
+        if self.link.redirects > MAX_REDIRECTS {
+            return self.reconnect_later(&format!(
+                "{from} redirected more than {MAX_REDIRECTS} times"
+            ));
+        }
+        match from.redirected(location) {
+            Ok(target) if !target.secure && from.secure && !self.setup.allow_insecure => self
+                .reconnect_later(&format!(
+                    "{from} redirected to plain text {target}; refused (NERVES_HUB_ALLOW_INSECURE is not set)"
+                )),
+            Ok(target) => {
+                log::info!("{from} redirected to {target}");
+                self.link.target = Some(target);
+                self.connect();
+            }
+            Err(reason) => self.reconnect_later(&format!("{from} redirected: {reason}")),
+        }
+    }
+
+    /// Starts over with the configured hub after a delay.
+    fn reconnect_later(&mut self, reason: &str) {
+        self.link.redirects = 0;
+        self.link.target = self.setup.endpoint.clone();
+        self.link.last_error = Some(reason.to_owned());
+        if self.leaving {
+            return;
+        }
+        let delay = self.link.backoff.next_delay();
+        log::warn!("{reason}; next attempt in {:.1} s", delay.as_secs_f64());
+        self.set_timer(Timer::Reconnect, delay);
+    }
+
+    pub(super) fn on_closed(&mut self, conn: ConnId, reason: &str) {
+        if self.link.conn() == Some(conn) {
+            self.drop_session();
+            self.reconnect_later(&format!("connection lost: {reason}"));
+        }
+    }
+
+    /// Gives the socket up from our side and plans the next attempt.
+    pub(super) fn drop_link(&mut self, reason: &str) {
+        self.disconnect();
+        self.reconnect_later(reason);
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        if let Some(conn) = self.link.conn() {
+            self.effect(Effect::Disconnect(conn));
+            self.drop_session();
+        }
+    }
+
+    fn drop_session(&mut self) {
+        self.link.phase = Phase::Down;
+        self.effect(Effect::StopHeartbeat);
+        self.on_link_lost();
+    }
+
+    pub(super) fn on_reload(&mut self) {
+        log::info!("SIGHUP: reading credentials again and reconnecting");
+        self.disconnect();
+        self.effect(Effect::ReloadCredentials);
+        self.link.backoff.reset();
+        self.link.target = self.setup.endpoint.clone();
+        self.connect();
+    }
+
+    pub(super) fn on_heartbeat_due(&mut self, conn: ConnId) {
+        if self.link.conn() != Some(conn) {
+            return;
+        }
+        let unanswered = self
+            .link
+            .session()
+            .is_some_and(|session| session.heartbeat.is_some());
+        if unanswered {
+            return self.drop_link("the hub did not answer a heartbeat");
+        }
+        let reference = self.push(None, Outbound::Heartbeat);
+        if let Some(session) = self.link.session() {
+            session.heartbeat = reference;
+        }
+    }
+
+    pub(super) fn restart_heartbeat(&mut self) {
+        if let Some(conn) = self.link.session().map(|session| session.conn) {
+            self.effect(Effect::StartHeartbeat(conn));
+        }
+    }
+
+    /// Sends on the open socket; the reference comes back, `None` while there is none.
+    pub(super) fn push(&mut self, join_ref: Option<u64>, body: Outbound) -> Option<u64> {
+        let session = self.link.session()?;
+        session.last_ref += 1;
+        let (conn, reference) = (session.conn, session.last_ref);
+        let join_ref = match body {
+            Outbound::Join(..) => Some(reference),
+            Outbound::Heartbeat | Outbound::Device(_) => join_ref,
+        };
+        self.effect(Effect::Push(
+            conn,
+            Push {
+                join_ref,
+                reference,
+                body,
+            },
+        ));
+        Some(reference)
+    }
+}

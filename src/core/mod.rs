@@ -1,0 +1,184 @@
+//! The part that decides. Pure: no I/O, clock, threads, environment or random source;
+//! `(events, time) -> effects`, tested in virtual time.
+//!
+//! * [`link`] keeps one connection to the hub alive.
+//! * [`device`] speaks the `device` channel on it.
+//! * [`update`] takes one offer from arrival to reboot.
+
+pub mod backoff;
+pub mod device;
+pub mod effect;
+pub mod endpoint;
+pub mod event;
+pub mod link;
+pub mod status;
+#[cfg(test)]
+mod tests;
+pub mod timers;
+pub mod update;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::config::LinkSettings;
+use device::Device;
+use effect::Effect;
+use endpoint::Endpoint;
+use event::{Event, Signal, Worker};
+use link::Link;
+use timers::{Timer, Timers};
+use update::Update;
+
+/// Everything the core is told once.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub identifier: String,
+    /// `None`: stay offline.
+    pub endpoint: Option<Endpoint>,
+    pub link: LinkSettings,
+    /// The upgrade is signed with a shared secret, so the clock matters.
+    pub signs: bool,
+    pub allow_insecure: bool,
+    /// `nerves_fw_*` keys of the join payload.
+    pub firmware: BTreeMap<String, String>,
+    pub firmware_uuid: Option<String>,
+    pub firmware_validated: bool,
+    pub auto_revert_detected: bool,
+    pub devpath: Option<PathBuf>,
+    pub public_keys: Vec<String>,
+    pub request_public_keys: bool,
+    pub shutdown_timeout: Duration,
+    /// Differs between devices and starts.
+    pub seed: u64,
+}
+
+/// All state of the agent. One owner: the dispatcher.
+pub struct Core {
+    setup: Setup,
+    now: Instant,
+    timers: Timers,
+    effects: Vec<Effect>,
+    link: Link,
+    device: Device,
+    update: Update,
+    /// SIGTERM came: no new connection, no new update.
+    leaving: bool,
+}
+
+impl Core {
+    pub fn new(setup: Setup, now: Instant) -> Self {
+        Self {
+            link: Link::new(&setup),
+            device: Device::new(&setup),
+            update: Update::default(),
+            timers: Timers::default(),
+            effects: Vec::new(),
+            leaving: false,
+            now,
+            setup,
+        }
+    }
+
+    /// When [`Core::on_time`] wants to be called, if no event comes before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Takes one event; what must be done about it comes back in order.
+    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
+        self.now = now;
+        match event {
+            Event::Started => self.on_started(),
+            Event::FwupVersionRead(version) => self.on_fwup_version_read(version),
+            Event::HeartbeatDue(conn) => self.on_heartbeat_due(conn),
+            Event::Socket(conn, event) => self.on_socket(conn, event),
+            Event::InterfaceFound(conn, name) => self.on_interface_found(conn, name),
+            Event::ValidationRead(validated) => self.on_validation_read(validated),
+            Event::Install(job, event) => self.on_install(job, event),
+            Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
+            Event::Signal(signal) => self.on_signal(signal),
+            Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Fires the timers that are due.
+    pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
+        self.now = now;
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Reconnect => self.connect(),
+                Timer::Rejoin => self.join_device(),
+                Timer::JoinReply => self.on_join_overdue(),
+                Timer::Interface => self.on_interface_timer(),
+                Timer::Validation => self.effect(Effect::ReadValidation),
+                Timer::Keys => self.on_keys_overdue(),
+                Timer::RebootAnyway => self.on_report_overdue(),
+                Timer::RebootRetry => self.effect(Effect::Reboot),
+                Timer::Shutdown => self.on_shutdown_overdue(),
+            }
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn set_timer(&mut self, timer: Timer, after: Duration) {
+        self.timers.set(timer, self.now + after);
+    }
+
+    fn on_started(&mut self) {
+        if !self.setup.firmware_validated {
+            self.set_timer(Timer::Validation, device::VALIDATION_POLL);
+        }
+        if self.setup.endpoint.is_none() {
+            log::info!("NERVES_HUB_CONNECT is false: staying offline");
+        }
+        self.connect();
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Terminate => self.on_terminate(),
+            Signal::Reload => self.on_reload(),
+            Signal::Status => log::info!("{}", self.status()),
+        }
+    }
+
+    fn on_terminate(&mut self) {
+        if self.leaving {
+            log::warn!("second termination signal: leaving at once");
+            return self.exit();
+        }
+        self.leaving = true;
+        self.timers.cancel(Timer::Reconnect);
+        if self.finish_or_cancel_update() {
+            return;
+        }
+        log::info!("leaving");
+        self.exit();
+    }
+
+    fn exit(&mut self) {
+        self.disconnect();
+        self.effect(Effect::Exit);
+    }
+
+    /// Workers end for many reasons; most have already told theirs in an event.
+    fn on_worker_exited(&mut self, worker: Worker, result: Result<(), String>) {
+        if let Err(reason) = &result {
+            log::error!("worker {worker:?} ended: {reason}");
+        }
+        match (worker, result) {
+            (Worker::Socket(conn), Err(reason)) => self.on_closed(conn, &reason),
+            (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
+            (Worker::Download(job) | Worker::Fwup(job), Err(reason)) => {
+                self.on_install_worker_lost(job, reason);
+            }
+            (Worker::Signals | Worker::OneShot(_), Err(_)) | (_, Ok(())) => {}
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The core's timers: a small table of deadlines. Pure.
+
+use std::time::Instant;
+
+/// Everything the core waits for by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// The next connection attempt.
+    Reconnect,
+    /// Join the device channel again.
+    Rejoin,
+    /// The join reply is overdue.
+    JoinReply,
+    /// Look again for the interface's name.
+    Interface,
+    /// Look again whether the firmware is marked valid.
+    Validation,
+    /// Requested public keys did not come.
+    Keys,
+    /// Reboot although the outcome could not be reported.
+    RebootAnyway,
+    /// The reboot command failed: try again.
+    RebootRetry,
+    /// Leave although fwup has not ended.
+    Shutdown,
+}
+
+/// Deadlines by timer; setting one again moves it.
+#[derive(Debug, Default)]
+pub struct Timers(Vec<(Timer, Instant)>);
+
+impl Timers {
+    pub fn set(&mut self, timer: Timer, at: Instant) {
+        self.cancel(timer);
+        self.0.push((timer, at));
+    }
+
+    pub fn cancel(&mut self, timer: Timer) {
+        self.0.retain(|(other, _)| *other != timer);
+    }
+
+    /// The deadline of one timer, if it is running.
+    pub fn deadline(&self, timer: Timer) -> Option<Instant> {
+        self.0
+            .iter()
+            .find(|(other, _)| *other == timer)
+            .map(|(_, at)| *at)
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.0.iter().map(|(_, at)| *at).min()
+    }
+
+    /// Takes the earliest timer that is due at `now`.
+    pub fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let (index, _) = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, at))| *at <= now)
+            .min_by_key(|(_, (_, at))| *at)?;
+        Some(self.0.remove(index).0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn timers_fire_in_order_and_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timers = Timers::default();
+        timers.set(Timer::Rejoin, at(5));
+        timers.set(Timer::Reconnect, at(1));
+        timers.set(Timer::Reconnect, at(7));
+        timers.set(Timer::Keys, at(3));
+        timers.cancel(Timer::Keys);
+        assert_eq!(timers.next(), Some(at(5)));
+        assert_eq!(timers.pop_due(at(4)), None);
+        assert_eq!(timers.pop_due(at(9)), Some(Timer::Rejoin));
+        assert_eq!(timers.pop_due(at(9)), Some(Timer::Reconnect));
+        assert_eq!(timers.pop_due(at(9)), None);
+        assert_eq!(timers.next(), None);
+    }
+}

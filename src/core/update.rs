@@ -1,0 +1,422 @@
+//! One offer from arrival to reboot (PROTOCOL §4): refuse or install, report, reboot.
+//!
+//! Rules kept here: one update at a time; nothing without a public key; an outcome is
+//! owed to the hub until something sent after it was answered, and the firmware's uuid
+//! stands in every join until then; a reboot follows success and only that.
+
+use std::time::{Duration, Instant};
+
+use super::Core;
+use super::effect::{Effect, InstallOrder};
+use super::event::{InstallEvent, JobId};
+use super::timers::Timer;
+use crate::wire::{DevicePush, Offer, Outbound, Stage};
+
+/// At most one progress report in this time.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long a finished update waits for the hub before it reboots unreported.
+const REPORT_OFFLINE: Duration = Duration::from_secs(60);
+/// How long it waits for the hub's answer once the report is sent.
+const REPORT_CONFIRM: Duration = Duration::from_secs(5);
+const REBOOT_RETRY: Duration = Duration::from_secs(30);
+/// A report the hub keeps losing is given up after so many connections.
+const REPORT_TRIES: u8 = 3;
+
+/// The update's state.
+#[derive(Default)]
+pub struct Update {
+    pub(super) phase: Phase,
+    last_job: u64,
+    pub(super) last_error: Option<String>,
+    /// The hub's reboot request waits for its `rebooting` to be answered.
+    reboot_confirm: Option<u64>,
+}
+
+#[derive(Default)]
+pub(super) enum Phase {
+    #[default]
+    Idle,
+    /// Held back until the requested keys arrive.
+    AwaitingKeys(Box<Offer>),
+    Installing(Installing),
+    /// Ended; the hub does not know yet.
+    Reporting(Report),
+    /// Installed; the reboot command has been ordered.
+    Rebooting,
+}
+
+pub(super) struct Installing {
+    job: JobId,
+    pub offer: Box<Offer>,
+    pub percent: u8,
+    /// Last report: stage, value and when.
+    sent: Option<(Stage, u8, Instant)>,
+    /// Every byte is with fwup.
+    all_handed_over: bool,
+    /// The reason that counts, when it is not the installer's.
+    cause: Option<String>,
+}
+
+pub(super) struct Report {
+    uuid: String,
+    /// `None` is success, otherwise why it failed.
+    failure: Option<String>,
+    tries: u8,
+    /// The answer to this reference proves that the hub has read the report.
+    confirm: Option<u64>,
+}
+
+impl Update {
+    /// For `currently_downloading_uuid`: until the outcome has been reported.
+    pub(super) fn uuid_in_hand(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Installing(install) => Some(&install.offer.uuid),
+            Phase::Reporting(report) => Some(&report.uuid),
+            Phase::AwaitingKeys(offer) => Some(&offer.uuid),
+            Phase::Idle | Phase::Rebooting => None,
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn on_offer(&mut self, offer: Box<Offer>) {
+        if self.leaving {
+            return log::info!("leaving: firmware {} left alone", offer.uuid);
+        }
+        match &self.update.phase {
+            Phase::Idle => {}
+            Phase::AwaitingKeys(held) if held.uuid == offer.uuid => {}
+            Phase::AwaitingKeys(_)
+            | Phase::Installing(_)
+            | Phase::Reporting(_)
+            | Phase::Rebooting => {
+                return log::info!(
+                    "firmware {} left alone: another update is in hand",
+                    offer.uuid
+                );
+            }
+        }
+        log::info!(
+            "firmware {} offered: {} {}",
+            offer.uuid,
+            offer.product,
+            offer.version
+        );
+        self.push_device(DevicePush::Received);
+        if self.setup.firmware_uuid.as_deref() == Some(&offer.uuid) {
+            let reason = format!("firmware {} is already running", offer.uuid);
+            log::info!("ignored: {reason}");
+            self.push_device(DevicePush::Ignored { reason });
+            return;
+        }
+        if self.public_keys().is_empty() && self.keys_may_come() {
+            log::info!("waiting for the hub's public keys");
+            self.update.phase = Phase::AwaitingKeys(offer);
+            return;
+        }
+        self.install(offer);
+    }
+
+    /// Keys arrived, or will not.
+    pub(super) fn on_keys_settled(&mut self) {
+        match std::mem::take(&mut self.update.phase) {
+            Phase::AwaitingKeys(offer) => self.install(offer),
+            other => self.update.phase = other,
+        }
+    }
+
+    fn install(&mut self, offer: Box<Offer>) {
+        let public_keys = self.public_keys();
+        if public_keys.is_empty() {
+            return self.settle(offer.uuid, Some("no public keys available".to_owned()));
+        }
+        let Some(devpath) = self.setup.devpath.clone() else {
+            let reason = "no device to write to: set NERVES_HUB_FWUP_DEVPATH or nerves_fw_devpath";
+            return self.settle(offer.uuid, Some(reason.to_owned()));
+        };
+        self.update.last_job += 1;
+        let job = JobId(self.update.last_job);
+        let interface = self
+            .link
+            .session()
+            .and_then(|session| session.interface.clone());
+        let order = InstallOrder {
+            offer: (*offer).clone(),
+            devpath,
+            public_keys,
+        };
+        self.effect(Effect::StartInstall(job, Box::new(order)));
+        self.push_device(DevicePush::Started { interface });
+        self.update.phase = Phase::Installing(Installing {
+            job,
+            offer,
+            percent: 0,
+            sent: None,
+            all_handed_over: false,
+            cause: None,
+        });
+    }
+
+    /// The one place where events of old jobs are dropped.
+    pub(super) fn on_install(&mut self, job: JobId, event: InstallEvent) {
+        let Phase::Installing(install) = &mut self.update.phase else {
+            return;
+        };
+        if install.job != job {
+            return;
+        }
+        match event {
+            InstallEvent::Downloading { percent } => {
+                self.report_progress(Stage::Downloading, percent)
+            }
+            InstallEvent::Downloaded => install.all_handed_over = true,
+            InstallEvent::DownloadFailed(reason) => self.cancel_install(reason),
+            InstallEvent::Progress(percent) => {
+                install.percent = percent;
+                self.report_progress(Stage::Updating, percent);
+            }
+            InstallEvent::Finished(result) => self.on_installer_finished(result),
+        }
+    }
+
+    /// Keeps the first reason; the job ends with its `Finished`.
+    fn cancel_install(&mut self, reason: String) {
+        if let Phase::Installing(install) = &mut self.update.phase {
+            log::error!("update cancelled: {reason}");
+            install.cause.get_or_insert(reason);
+            let job = install.job;
+            self.effect(Effect::CancelInstall(job));
+        }
+    }
+
+    pub(super) fn on_install_worker_lost(&mut self, job: JobId, reason: String) {
+        let current =
+            matches!(&self.update.phase, Phase::Installing(install) if install.job == job);
+        if current {
+            self.cancel_install(format!("internal error: {reason}"));
+        }
+    }
+
+    fn report_progress(&mut self, stage: Stage, value: u8) {
+        let Phase::Installing(install) = &mut self.update.phase else {
+            return;
+        };
+        let due = install.sent.is_none_or(|(last_stage, last, at)| {
+            let grew = if stage == last_stage {
+                value > last
+            } else {
+                last_stage == Stage::Downloading
+            };
+            grew && self.now.saturating_duration_since(at) >= PROGRESS_EVERY
+        });
+        if due {
+            let sent = (stage, value, self.now);
+            if self
+                .push_device(DevicePush::Progress { stage, value })
+                .is_some()
+                && let Phase::Installing(install) = &mut self.update.phase
+            {
+                install.sent = Some(sent);
+            }
+        }
+    }
+
+    fn on_installer_finished(&mut self, result: Result<(), String>) {
+        let Phase::Installing(install) = std::mem::take(&mut self.update.phase) else {
+            return;
+        };
+        let failure = match (install.cause, result) {
+            (Some(cause), _) => Some(cause),
+            (None, Err(reason)) => Some(reason),
+            (None, Ok(())) if !install.all_handed_over => {
+                Some("fwup error: ended before it had read the whole firmware".to_owned())
+            }
+            (None, Ok(())) => None,
+        };
+        if self.leaving && failure.is_some() {
+            log::info!("update cancelled, running firmware untouched; leaving");
+            return self.exit();
+        }
+        self.settle(install.offer.uuid, failure);
+    }
+
+    /// The update is over: tell the hub, then reboot or carry on.
+    fn settle(&mut self, uuid: String, failure: Option<String>) {
+        match &failure {
+            None => log::info!("firmware {uuid} installed"),
+            Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
+        }
+        self.update.last_error.clone_from(&failure);
+        if failure.is_none() {
+            self.set_timer(
+                Timer::RebootAnyway,
+                if self.leaving {
+                    Duration::ZERO
+                } else {
+                    REPORT_OFFLINE
+                },
+            );
+        }
+        self.update.phase = Phase::Reporting(Report {
+            uuid,
+            failure,
+            tries: 0,
+            confirm: None,
+        });
+        self.report_outcome();
+    }
+
+    /// Sends the owed outcome if the channel is joined, and a heartbeat after it: its
+    /// answer proves that the hub has read everything before.
+    pub(super) fn report_outcome(&mut self) {
+        let Phase::Reporting(report) = &mut self.update.phase else {
+            return;
+        };
+        if report.confirm.is_some() || self.device.channel_is_down() {
+            return;
+        }
+        report.tries += 1;
+        let given_up = report.tries > REPORT_TRIES;
+        match report.failure.clone() {
+            Some(_) if given_up => {
+                log::warn!("the hub did not take the outcome {REPORT_TRIES} times; giving up");
+                self.update.phase = Phase::Idle;
+                return;
+            }
+            Some(reason) => {
+                self.push_device(DevicePush::Failed { reason });
+            }
+            None => {
+                self.push_device(DevicePush::Progress {
+                    stage: Stage::Updating,
+                    value: 100,
+                });
+                self.push_device(DevicePush::Completed);
+                self.set_timer(Timer::RebootAnyway, REPORT_CONFIRM);
+            }
+        }
+        let confirm = self.push(None, Outbound::Heartbeat);
+        if let Phase::Reporting(report) = &mut self.update.phase {
+            report.confirm = confirm;
+        }
+    }
+
+    /// The hub answered `reference`.
+    pub(super) fn on_confirmed(&mut self, reference: u64) {
+        if self.update.reboot_confirm == Some(reference) {
+            self.on_report_overdue();
+        }
+        let Phase::Reporting(report) = &self.update.phase else {
+            return;
+        };
+        if report.confirm == Some(reference) {
+            match report.failure {
+                None => self.reboot_into_new_firmware(),
+                Some(_) => self.update.phase = Phase::Idle,
+            }
+        }
+    }
+
+    /// The connection is gone: what was not answered may not have arrived.
+    pub(super) fn unconfirm_report(&mut self) {
+        if let Phase::Reporting(report) = &mut self.update.phase {
+            report.confirm = None;
+            if report.failure.is_none() && !self.leaving {
+                self.set_timer(Timer::RebootAnyway, REPORT_OFFLINE);
+            }
+        }
+    }
+
+    /// The hub's channel crashed right after the report: it has nothing in its books that
+    /// the report could end, so sending it again would only crash it again.
+    pub(super) fn forget_indigestible_report(&mut self) {
+        if let Phase::Reporting(Report {
+            confirm: Some(_),
+            failure: Some(_),
+            ..
+        }) = &self.update.phase
+        {
+            log::warn!("the hub could not take the failure report; not sent again");
+            self.update.phase = Phase::Idle;
+        }
+    }
+
+    /// The time to report is over, or the hub's reboot request is answered.
+    pub(super) fn on_report_overdue(&mut self) {
+        if self.update.reboot_confirm.take().is_some() {
+            self.timers.cancel(Timer::RebootAnyway);
+            return self.effect(Effect::Reboot);
+        }
+        if matches!(
+            &self.update.phase,
+            Phase::Reporting(Report { failure: None, .. })
+        ) {
+            self.reboot_into_new_firmware();
+        }
+    }
+
+    fn reboot_into_new_firmware(&mut self) {
+        self.timers.cancel(Timer::RebootAnyway);
+        self.update.phase = Phase::Rebooting;
+        self.effect(Effect::Reboot);
+    }
+
+    pub(super) fn on_reboot_requested(&mut self) {
+        match self.update.phase {
+            Phase::Installing(_) => {
+                log::warn!("reboot refused: firmware is being written");
+            }
+            Phase::Reporting(_) | Phase::Rebooting => log::info!("reboot is already on its way"),
+            Phase::Idle | Phase::AwaitingKeys(_) => {
+                log::info!("the hub asks for a reboot");
+                self.push_device(DevicePush::Rebooting);
+                self.update.reboot_confirm = self.push(None, Outbound::Heartbeat).or(Some(0));
+                self.set_timer(Timer::RebootAnyway, REPORT_CONFIRM);
+            }
+        }
+    }
+
+    pub(super) fn on_reboot_command_ended(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => log::info!("reboot command accepted"),
+            Err(reason) => {
+                log::error!("{reason}; trying again in {} s", REBOOT_RETRY.as_secs());
+                self.set_timer(Timer::RebootRetry, REBOOT_RETRY);
+            }
+        }
+        if self.leaving {
+            self.exit();
+        }
+    }
+
+    /// On SIGTERM: true when leaving waits for the installer.
+    pub(super) fn finish_or_cancel_update(&mut self) -> bool {
+        match &self.update.phase {
+            Phase::Installing(install) if install.all_handed_over => {
+                let seconds = self.setup.shutdown_timeout.as_secs_f64();
+                log::info!("leaving once fwup has finished, {seconds:.0} s at most");
+                self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
+                true
+            }
+            Phase::Installing(_) => {
+                self.cancel_install("the agent was told to stop".to_owned());
+                self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
+                true
+            }
+            Phase::Reporting(Report { failure: None, .. }) => {
+                self.set_timer(Timer::RebootAnyway, Duration::ZERO);
+                true
+            }
+            Phase::Idle | Phase::AwaitingKeys(_) | Phase::Reporting(_) | Phase::Rebooting => false,
+        }
+    }
+
+    pub(super) fn on_shutdown_overdue(&mut self) {
+        log::warn!("fwup did not end in time; leaving without it");
+        if let Phase::Installing(install) = &self.update.phase {
+            let job = install.job;
+            self.effect(Effect::CancelInstall(job));
+        }
+        self.exit();
+    }
+}

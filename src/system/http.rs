@@ -1,0 +1,211 @@
+//! HTTP downloads by ureq over the agent's own [`Dialer`]: same proxy, trust and
+//! deadlines as the socket; cancellable at every wait.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+
+use super::dial::Dialer;
+use super::stream::Stream;
+use super::waker::Waker;
+
+/// Redirects followed for one request.
+const MAX_REDIRECTS: u32 = 5;
+/// One TLS record's worth.
+const INPUT_BUFFER: usize = 32 * 1024;
+const OUTPUT_BUFFER: usize = 8 * 1024;
+
+/// Stops a download (and the installer it feeds) from another thread.
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+    pub waker: Waker,
+}
+
+impl Cancel {
+    /// # Errors
+    /// No file descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            flag: Arc::new(AtomicBool::new(false)),
+            waker: Waker::new()?,
+        })
+    }
+
+    /// All sleepers wake and stay awake.
+    pub fn cancel(&self) {
+        self.flag.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.flag.load(Ordering::SeqCst)
+    }
+}
+
+/// A client for one download.
+///
+/// Statuses are answers, not errors; redirects are followed; nothing is retried and no
+/// connection is kept.
+pub fn client(
+    dialer: Arc<Dialer>,
+    idle: Duration,
+    allow_insecure: bool,
+    cancel: Cancel,
+) -> ureq::Agent {
+    let config = Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(MAX_REDIRECTS)
+        .max_idle_connections(0)
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(OUTPUT_BUFFER)
+        .proxy(None)
+        .user_agent(crate::USER_AGENT)
+        .build();
+    let connector = Dial {
+        dialer,
+        idle,
+        allow_insecure,
+        cancel,
+    };
+    ureq::Agent::with_parts(config, connector, NoLookup)
+}
+
+/// A URL without its query, for messages: the query is a credential.
+pub fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
+#[derive(Debug)]
+struct Dial {
+    dialer: Arc<Dialer>,
+    idle: Duration,
+    allow_insecure: bool,
+    cancel: Cancel,
+}
+
+impl Connector<()> for Dial {
+    type Out = Wire;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, Error> {
+        let host = details
+            .uri
+            .host()
+            .unwrap_or_default()
+            .trim_matches(['[', ']']);
+        let secure = details.needs_tls();
+        if !secure && !self.allow_insecure && !is_loopback(host) {
+            let text =
+                format!("plain http to {host} refused; NERVES_HUB_ALLOW_INSECURE=1 allows it");
+            return Err(Error::Io(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                text,
+            )));
+        }
+        let port = details
+            .uri
+            .port_u16()
+            .unwrap_or(if secure { 443 } else { 80 });
+        let stream = self
+            .dialer
+            .dial(host, port, secure, None, &self.cancel.waker)
+            .map_err(|error| Error::Io(io::Error::other(error.text)))?;
+        let buffers = LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER);
+        Ok(Some(Wire {
+            stream,
+            buffers,
+            idle: self.idle,
+            cancel: self.cancel.clone(),
+        }))
+    }
+}
+
+/// Traffic to this machine itself leaves no wire to listen on.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+/// ureq's view of a [`Stream`].
+struct Wire {
+    stream: Stream,
+    buffers: LazyBuffers,
+    idle: Duration,
+    cancel: Cancel,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+impl Wire {
+    fn deadline(&self) -> Result<Instant, Error> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Io(io::ErrorKind::Interrupted.into()));
+        }
+        Ok(Instant::now() + self.idle)
+    }
+
+    fn explain(&self, error: io::Error) -> Error {
+        Error::Io(match error.kind() {
+            io::ErrorKind::TimedOut => {
+                let text = format!("no data for {} s", self.idle.as_secs_f64());
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            }
+            _ => error,
+        })
+    }
+}
+
+impl Transport for Wire {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        let deadline = self.deadline()?;
+        let output = &self.buffers.output()[..amount];
+        let sent = self.stream.send_all(output, deadline, &self.cancel.waker);
+        sent.map_err(|error| self.explain(error))
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        let deadline = self.deadline()?;
+        let input = self.buffers.input_append_buf();
+        let received = self.stream.receive(input, deadline, &self.cancel.waker);
+        let count = received.map_err(|error| self.explain(error))?;
+        self.buffers.input_appended(count);
+        Ok(count > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        false
+    }
+}
+
+/// The dialer looks names up itself, perhaps at the proxy.
+#[derive(Debug)]
+struct NoLookup;
+
+impl Resolver for NoLookup {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        Ok(addresses)
+    }
+}

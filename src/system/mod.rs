@@ -1,0 +1,14 @@
+//! Where the agent touches the machine: network, clock, processes, files.
+
+pub mod command;
+pub mod dial;
+pub mod http;
+pub mod identity;
+pub mod interface;
+pub mod kv;
+pub mod metadata;
+pub mod stream;
+pub mod time;
+pub mod tls;
+pub mod uboot_env;
+pub mod waker;

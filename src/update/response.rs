@@ -1,0 +1,246 @@
+//! What an HTTP answer means for a download that has some bytes already. Pure.
+//!
+//! Range arithmetic lives here only: every request asks from the first byte not yet held,
+//! and every answer is judged against the whole file, never against an earlier request.
+
+/// What is known of the file being downloaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Whole file, from the offer or the first answer.
+    pub size: Option<u64>,
+    /// Strong entity tag of the first answer.
+    pub etag: Option<String>,
+    pub last_modified: Option<String>,
+}
+
+impl Known {
+    /// For `If-Range`: the strong tag, else the date (RFC 9110 §13.1.5).
+    pub fn if_range(&self) -> Option<&str> {
+        self.etag.as_deref().or(self.last_modified.as_deref())
+    }
+}
+
+/// The parts of an answer's head that matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    pub status: u16,
+    pub content_length: Option<u64>,
+    pub content_range: Option<String>,
+    pub etag: Option<String>,
+    pub last_modified: Option<String>,
+    /// Seconds.
+    pub retry_after: Option<u64>,
+}
+
+/// What to do with an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The body continues where we are.
+    Append,
+    /// The body is the whole file: its first bytes are those held already, if unchanged.
+    Whole,
+    /// The file is another one now, or ranges do not work: forget all and ask anew.
+    StartOver(String),
+    /// Ask the same again later.
+    Retry {
+        reason: String,
+        after: Option<u64>,
+    },
+    Fatal(String),
+}
+
+/// Judges an answer to a request for everything from `offset`.
+pub fn judge(offset: u64, known: &Known, head: &Head) -> Verdict {
+    match head.status {
+        200 => judge_whole(offset, known, head),
+        206 => judge_part(offset, known, head),
+        404 | 416 if offset > 0 => {
+            Verdict::StartOver(format!("HTTP {} to a range request", head.status))
+        }
+        408 | 425 | 429 | 500..=599 => Verdict::Retry {
+            reason: format!("HTTP {}", head.status),
+            after: head.retry_after,
+        },
+        status => Verdict::Fatal(format!("HTTP {status}")),
+    }
+}
+
+fn judge_whole(offset: u64, known: &Known, head: &Head) -> Verdict {
+    match (known.size, head.content_length) {
+        (Some(size), Some(length)) if size != length && offset == 0 => Verdict::Retry {
+            reason: format!("the server has {length} bytes, the offer says {size}"),
+            after: None,
+        },
+        (Some(size), Some(length)) if size != length => {
+            Verdict::StartOver(format!("the file changed from {size} to {length} bytes"))
+        }
+        _ if offset > 0 && changed(known, head) => {
+            Verdict::StartOver("the file changed".to_owned())
+        }
+        _ => Verdict::Whole,
+    }
+}
+
+fn judge_part(offset: u64, known: &Known, head: &Head) -> Verdict {
+    let Some((first, total)) = head.content_range.as_deref().and_then(parse_content_range) else {
+        return Verdict::StartOver("HTTP 206 without a usable Content-Range".to_owned());
+    };
+    if first != offset {
+        return Verdict::StartOver(format!(
+            "asked for bytes from {offset}, got them from {first}"
+        ));
+    }
+    match (known.size, total) {
+        (Some(size), Some(total)) if size != total => {
+            Verdict::StartOver(format!("the file changed from {size} to {total} bytes"))
+        }
+        _ if changed(known, head) => Verdict::StartOver("the file changed".to_owned()),
+        _ => Verdict::Append,
+    }
+}
+
+/// A server may ignore `If-Range` and answer 206 all the same.
+fn changed(known: &Known, head: &Head) -> bool {
+    let differs = |old: &Option<String>, new: &Option<String>| matches!((old, new), (Some(old), Some(new)) if old != new);
+    differs(&known.etag, &head.etag)
+        || (known.etag.is_none() && differs(&known.last_modified, &head.last_modified))
+}
+
+/// First byte and whole size of `bytes FIRST-LAST/SIZE`; `*` leaves the size open.
+pub fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, size) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let size: Option<u64> = match size.trim() {
+        "*" => None,
+        size => Some(size.parse().ok()?),
+    };
+    let sane = first <= last && size.is_none_or(|size| last < size);
+    sane.then_some((first, size))
+}
+
+/// The tag if it is a strong one: weak tags cannot guard a range.
+pub fn strong_etag(text: &str) -> Option<String> {
+    (text.starts_with('"') && text.ends_with('"') && text.len() >= 2).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(status: u16, length: Option<u64>, range: Option<&str>, etag: Option<&str>) -> Head {
+        Head {
+            status,
+            content_length: length,
+            content_range: range.map(str::to_owned),
+            etag: etag.map(str::to_owned),
+            ..Head::default()
+        }
+    }
+
+    fn kind(verdict: &Verdict) -> &'static str {
+        match verdict {
+            Verdict::Append => "append",
+            Verdict::Whole => "whole",
+            Verdict::StartOver(_) => "start over",
+            Verdict::Retry { .. } => "retry",
+            Verdict::Fatal(_) => "fatal",
+        }
+    }
+
+    #[test]
+    fn every_answer_has_one_meaning() {
+        let known = Known {
+            size: Some(100),
+            etag: Some("\"a\"".into()),
+            last_modified: None,
+        };
+        for (offset, answer, expected) in [
+            (0, head(200, Some(100), None, Some("\"a\"")), "whole"),
+            (0, head(200, None, None, None), "whole"),
+            (0, head(200, Some(99), None, None), "retry"),
+            (40, head(200, Some(100), None, Some("\"a\"")), "whole"),
+            (40, head(200, Some(100), None, Some("\"b\"")), "start over"),
+            (40, head(200, Some(101), None, None), "start over"),
+            (
+                40,
+                head(206, Some(60), Some("bytes 40-99/100"), Some("\"a\"")),
+                "append",
+            ),
+            (
+                40,
+                head(206, Some(60), Some("bytes 40-99/*"), None),
+                "append",
+            ),
+            (
+                40,
+                head(206, Some(60), Some("bytes 40-99/100"), Some("\"b\"")),
+                "start over",
+            ),
+            (
+                40,
+                head(206, Some(60), Some("bytes 41-99/100"), None),
+                "start over",
+            ),
+            (
+                40,
+                head(206, Some(60), Some("bytes 40-99/200"), None),
+                "start over",
+            ),
+            (
+                40,
+                head(206, Some(60), Some("items 40-99/100"), None),
+                "start over",
+            ),
+            (40, head(206, Some(60), None, None), "start over"),
+            (
+                0,
+                head(206, Some(100), Some("bytes 0-99/100"), None),
+                "append",
+            ),
+            (40, head(404, None, None, None), "start over"),
+            (40, head(416, None, None, None), "start over"),
+            (0, head(404, None, None, None), "fatal"),
+            (0, head(403, None, None, None), "fatal"),
+            (0, head(503, None, None, None), "retry"),
+            (40, head(500, None, None, None), "retry"),
+            (0, head(429, None, None, None), "retry"),
+            (0, head(204, None, None, None), "fatal"),
+        ] {
+            assert_eq!(
+                kind(&judge(offset, &known, &answer)),
+                expected,
+                "{offset} {answer:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn content_ranges() {
+        for (text, expected) in [
+            ("bytes 0-0/1", Some((0, Some(1)))),
+            ("bytes 5-9/*", Some((5, None))),
+            ("bytes  5-9/10", Some((5, Some(10)))),
+            ("bytes 9-5/10", None),
+            ("bytes 5-10/10", None),
+            ("bytes */10", None),
+            ("bytes -1-5/10", None),
+            ("bytes 0-99999999999999999999/1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_content_range(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_strong_tags_guard_a_range() {
+        assert_eq!(strong_etag("\"x\""), Some("\"x\"".to_owned()));
+        assert_eq!(strong_etag("W/\"x\""), None);
+        assert_eq!(strong_etag("\""), None);
+        let dated = Known {
+            last_modified: Some("d".into()),
+            ..Known::default()
+        };
+        assert_eq!(dated.if_range(), Some("d"));
+    }
+}

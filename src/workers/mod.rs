@@ -1,0 +1,9 @@
+//! One file, one thread. Workers turn the world into events and carry effects out;
+//! nothing here decides.
+
+pub mod download;
+pub mod fwup;
+pub mod heartbeat;
+pub mod signals;
+pub mod socket;
+pub mod spawn;
