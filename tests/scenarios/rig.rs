@@ -1,0 +1,353 @@
+//! The bench every scenario runs on: a folder, a hub, and the real agent as a process.
+//!
+//! Waits have deadlines and print the agent's log when they fail; nothing sleeps.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use devhub::{Builder, Firmware, Hub};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub const PRODUCT_KEY: &str = "nhp_test/key+1";
+pub const PRODUCT_SECRET: &str = "c2VjcmV0/+secret=";
+pub const IDENTIFIER: &str = "device-0001";
+/// The firmware the device runs: what `demo-1.0.0.fw` would have put there.
+pub const RUNNING_UUID: &str = "d8d9516f-2944-5ccd-9e4b-1cf639af0093";
+/// How long an event may take on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A file of the test data.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+pub fn public_key() -> String {
+    let key = std::fs::read_to_string(data("fw/signing-key.pub")).expect("key");
+    key.trim().to_owned()
+}
+
+/// A hub with this bench's product, and a fast clockwork.
+pub fn hub() -> Builder {
+    Hub::builder().product(PRODUCT_KEY, PRODUCT_SECRET)
+}
+
+/// What applies firmware in a scenario.
+#[derive(Clone, Debug)]
+pub struct Installer {
+    pub name: &'static str,
+    pub path: PathBuf,
+}
+
+/// The stand-in, built once.
+pub fn standin() -> Installer {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let path = BUILT.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "-p", "fwup-standin"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo");
+        assert!(built.success(), "the stand-in for fwup does not build");
+        let agent = Path::new(env!("CARGO_BIN_EXE_nerveshub-agent"));
+        agent.with_file_name("fwup-standin")
+    });
+    Installer {
+        name: "stand-in",
+        path: path.clone(),
+    }
+}
+
+/// The real fwup, when it is on PATH.
+pub fn real_fwup() -> Option<Installer> {
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("fwup"))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: no fwup on PATH; this scenario ran with the stand-in only");
+    }
+    found.map(|path| Installer { name: "fwup", path })
+}
+
+/// The stand-in, and the real fwup where there is one.
+pub fn installers() -> Vec<Installer> {
+    [Some(standin()), real_fwup()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// One device: its folder, settings and key-value file.
+pub struct Device {
+    pub dir: tempfile::TempDir,
+    pub env: BTreeMap<String, String>,
+}
+
+impl Device {
+    /// A device that talks to `hub` with the product's shared secret and short delays.
+    pub fn new(hub: &Hub) -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut device = Self {
+            dir,
+            env: BTreeMap::new(),
+        };
+        device.write_metadata(RUNNING_UUID, "1.0.0", "");
+        let installer = standin();
+        let reboot = format!("echo reboot >> {}", device.path("rebooted").display());
+        let metadata = format!("file:{}", device.path("metadata").display());
+        let data_path = device.path("data").display().to_string();
+        for (name, value) in [
+            ("HOST", hub.url().as_str()),
+            ("ALLOW_INSECURE", "1"),
+            ("PRODUCT_KEY", PRODUCT_KEY),
+            ("PRODUCT_SECRET", PRODUCT_SECRET),
+            ("FIRMWARE_METADATA", &metadata),
+            ("FWUP_PUBLIC_KEYS", &public_key()),
+            ("REBOOT_COMMAND", &reboot),
+            ("DATA_PATH", &data_path),
+            ("RECONNECT_MIN", "100ms"),
+            ("RECONNECT_MAX", "500ms"),
+            ("REJOIN_AFTER", "200ms"),
+            ("TIME_BETWEEN_RETRIES", "100ms"),
+            ("LOG", "debug"),
+        ] {
+            device.set(name, value);
+        }
+        if hub.url().starts_with("wss") {
+            let ca = device.path("ca.pem");
+            std::fs::write(&ca, hub.ca_pem()).expect("CA");
+            device.set("CA_FILE", &ca.display().to_string());
+            device.unset("ALLOW_INSECURE");
+        }
+        device.use_installer(&installer);
+        device
+    }
+
+    pub fn use_installer(&mut self, installer: &Installer) {
+        self.set("FWUP_PATH", &installer.path.display().to_string());
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What the agent writes firmware to.
+    pub fn disk(&self) -> PathBuf {
+        self.path("disk.img")
+    }
+
+    /// Sets `NERVES_HUB_{name}`.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.env
+            .insert(format!("NERVES_HUB_{name}"), value.to_owned());
+        self
+    }
+
+    pub fn unset(&mut self, name: &str) -> &mut Self {
+        self.env.remove(&format!("NERVES_HUB_{name}"));
+        self
+    }
+
+    /// The device's key-value store; `more` holds further lines.
+    pub fn write_metadata(&self, uuid: &str, version: &str, more: &str) {
+        let disk = self.disk();
+        let text = format!(
+            "nerves_fw_active=a\na.nerves_fw_uuid={uuid}\na.nerves_fw_product=demo\n\
+             a.nerves_fw_version={version}\na.nerves_fw_platform=demo-board\n\
+             a.nerves_fw_architecture=x86_64\nnerves_fw_devpath={}\n\
+             nerves_serial_number={IDENTIFIER}\n{more}",
+            disk.display()
+        );
+        // Whole or not at all: the agent may read it at any time.
+        let new = self.path("metadata.new");
+        std::fs::write(&new, text).expect("metadata");
+        std::fs::rename(new, self.path("metadata")).expect("metadata");
+    }
+
+    /// Starts the agent.
+    pub fn start(&self) -> Agent {
+        Agent::start(&self.env, &[])
+    }
+
+    /// How often the reboot command ran.
+    pub fn reboots(&self) -> usize {
+        let text = std::fs::read_to_string(self.path("rebooted")).unwrap_or_default();
+        text.lines().count()
+    }
+
+    /// SHA-256 of the disk's first `size` bytes, upper-case hex as in `fw.json`.
+    pub fn image_hash(&self, size: u64) -> String {
+        let bytes = std::fs::read(self.disk()).unwrap_or_default();
+        let size = usize::try_from(size).expect("size").min(bytes.len());
+        devhub_checksum(&bytes[..size])
+    }
+
+    /// Asserts that the disk holds exactly what `file` of the test data puts there.
+    pub fn assert_image_of(&self, file: &str) {
+        let facts: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(data("fw/fw.json")).expect("fw.json"))
+                .expect("JSON");
+        let image = &facts[file]["applied_image"];
+        let size = image["size"].as_u64().expect("size");
+        assert_eq!(
+            self.image_hash(size),
+            image["sha256"].as_str().expect("hash"),
+            "{file}"
+        );
+    }
+}
+
+fn devhub_checksum(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
+}
+
+/// The demo firmware that differs from what the device runs.
+pub fn demo(hub: &Hub) -> Firmware {
+    hub.firmware(data("fw/demo-2.0.0.fw"))
+}
+
+type Lines = Arc<(Mutex<Vec<String>>, Condvar)>;
+
+/// A running agent. Killed when dropped; its log is printed when the test fails.
+pub struct Agent {
+    child: Child,
+    lines: Lines,
+    exited: Option<i32>,
+}
+
+impl Agent {
+    /// Starts the agent with exactly these variables (and PATH).
+    pub fn start(env: &BTreeMap<String, String>, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nerveshub-agent"))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("agent");
+        let lines: Lines = Arc::default();
+        let (copy, stderr) = (lines.clone(), child.stderr.take().expect("stderr"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                copy.0.lock().expect("lines").push(line);
+                copy.1.notify_all();
+            }
+        });
+        Self {
+            child,
+            lines,
+            exited: None,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.lines.0.lock().expect("lines").join("\n")
+    }
+
+    /// Waits until the log has `count` lines that contain `text`.
+    pub fn wait_log_times(&self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.0.lock().expect("lines");
+        while lines.iter().filter(|line| line.contains(text)).count() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {count} log lines with {text:?}");
+            lines = self.lines.1.wait_timeout(lines, left).expect("lines").0;
+        }
+    }
+
+    pub fn wait_log(&self, text: &str) {
+        self.wait_log_times(text, 1);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("signal");
+    }
+
+    /// Waits for the agent's end; its exit code, or 128 + signal.
+    pub fn wait_exit(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        let done = within(PATIENCE, move || {
+            use nix::sys::wait::{Id, WaitPidFlag, waitid};
+            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).is_ok()
+        });
+        assert!(done, "the agent did not end");
+        let status = self.child.wait().expect("status");
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        self.exited = Some(code);
+        code
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn stop(&mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait_exit()
+    }
+
+    /// A field of `/proc/PID/status` in KiB, such as `VmRSS`.
+    pub fn memory(&self, field: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(field))
+            .expect("field");
+        line.split_whitespace()
+            .nth(1)
+            .expect("number")
+            .parse()
+            .expect("number")
+    }
+
+    /// Processes whose parent is the agent, zombies included.
+    pub fn children(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("tasks");
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+            .flat_map(|text| {
+                text.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+}
+
+/// Runs something that blocks, but not for longer than `limit`; false when it did not end.
+pub fn within(limit: Duration, work: impl FnOnce() -> bool + Send + 'static) -> bool {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(limit).unwrap_or(false)
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the agent's log\n{}\n---", self.log());
+        }
+        if self.exited.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
