@@ -15,6 +15,17 @@ fn main() {
     println!("cargo::rustc-env=BUILD_EPOCH={epoch}");
     let target = std::env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=BUILD_TARGET={target}");
+    drop_unwind_tables(&target);
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.lock");
+}
+
+/// Release builds neither unwind nor print backtraces: leave the tables for both out.
+fn drop_unwind_tables(target: &str) {
+    let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    if std::env::var("PROFILE").as_deref() == Ok("release") && target.contains("-linux-") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{folder}/scripts/release.ld");
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
+    }
+    println!("cargo::rerun-if-changed=scripts/release.ld");
 }

@@ -264,8 +264,8 @@ impl Agent {
             };
             let effects = match event {
                 Ok(event) => {
-                    if let Event::WorkerExited(worker, _) = &event {
-                        self.crew.join(*worker);
+                    if let Event::WorkerExited(worker, result) = &event {
+                        self.crew.release(*worker, result);
                     }
                     self.core.handle(Instant::now(), event)
                 }
@@ -376,14 +376,13 @@ impl Agent {
         };
         match socket.commands.try_send(socket::Command::Send(push)) {
             Ok(()) => socket.waker.wake(),
-            Err(error) => {
-                let reason = match error.is_full() {
-                    true => "the hub takes no data",
-                    false => "the socket thread is gone",
-                };
+            // The thread has ended; why is in the inbox.
+            Err(error) if error.is_disconnected() => {}
+            Err(_) => {
                 self.disconnect(conn);
+                let reason = "the hub takes no data".to_owned();
                 self.own
-                    .push_back(Event::Socket(conn, SocketEvent::Closed(reason.to_owned())));
+                    .push_back(Event::Socket(conn, SocketEvent::Closed(reason)));
             }
         }
     }

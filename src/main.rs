@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use nerveshub_agent::agent::{self, StartError};
 use nerveshub_agent::cli;
+use nerveshub_agent::system::thread::contain_panics;
 use nerveshub_agent::{config, exit, logging};
 
 const USAGE: &str = "\
@@ -77,6 +78,7 @@ fn run() -> u8 {
         }
     };
     logging::start(&config.log_filter);
+    contain_panics();
     log::info!("{}", version().trim_end());
     for warning in warnings {
         log::warn!("{warning}");

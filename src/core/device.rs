@@ -115,17 +115,13 @@ impl Core {
         self.setup.public_keys.is_empty() || self.setup.request_public_keys
     }
 
-    /// The keys firmware may be signed with: the integrator's, then the hub's.
+    /// The keys firmware may be signed with: the hub's once it was asked and has answered,
+    /// else the integrator's.
     pub(super) fn public_keys(&self) -> Vec<String> {
-        let mut keys = self.setup.public_keys.clone();
-        keys.extend(
-            self.device
-                .hub_keys
-                .iter()
-                .filter(|key| !self.setup.public_keys.contains(key))
-                .cloned(),
-        );
-        keys
+        match self.device.hub_keys.is_empty() {
+            true => self.setup.public_keys.clone(),
+            false => self.device.hub_keys.clone(),
+        }
     }
 
     /// Requested keys may still be on their way.
@@ -245,6 +241,10 @@ impl Core {
     }
 
     fn on_firmware_keys(&mut self, keys: Vec<String>) {
+        if !self.requests_keys() {
+            log::warn!("public keys from the hub ignored: only the configured ones count");
+            return;
+        }
         if keys.is_empty() {
             log::warn!(
                 "the hub sent no usable public key; keeping {}",

@@ -45,15 +45,19 @@ impl Endpoint {
         if let Some(rest) = location.strip_prefix("//") {
             return Self::from_authority(self.secure, rest);
         }
-        let path = if location.starts_with('/') {
+        let base = self.path.split('?').next().unwrap_or("/");
+        let path = if location.is_empty() {
+            self.path.clone()
+        } else if location.starts_with('/') {
             location.to_owned()
+        } else if location.starts_with('?') {
+            format!("{base}{location}")
         } else {
-            let base = self.path.split('?').next().unwrap_or("/");
             let folder = base.rfind('/').map_or("", |end| &base[..end]);
             format!("{folder}/{location}")
         };
         checked(Self {
-            path,
+            path: without_dots(&path),
             ..self.clone()
         })
     }
@@ -76,6 +80,27 @@ impl Endpoint {
             path,
         })
     }
+}
+
+/// Takes `.` and `..` out of a path (RFC 3986 §5.2.4); the query stays as it is.
+fn without_dots(target: &str) -> String {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let mut kept: Vec<&str> = Vec::new();
+    for part in path.split('/').skip(1) {
+        match part {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(part),
+        }
+    }
+    if path.ends_with("/.") || path.ends_with("/..") {
+        kept.push("");
+    }
+    let path = format!("/{}", kept.join("/"));
+    query.map_or(path.clone(), |query| format!("{path}?{query}"))
 }
 
 /// Host and port of an authority; IPv6 literals in brackets.
@@ -138,6 +163,10 @@ mod tests {
             ("//c.example/z", "wss://c.example /z"),
             ("/other?vsn=2.0.0#f", "wss://hub.example /other?vsn=2.0.0"),
             ("next?vsn=2.0.0", "wss://hub.example /socket/next?vsn=2.0.0"),
+            ("../up/./x?a=../b", "wss://hub.example /up/x?a=../b"),
+            ("../../..", "wss://hub.example /"),
+            ("?vsn=3.0.0", "wss://hub.example /socket/websocket?vsn=3.0.0"),
+            ("", "wss://hub.example /socket/websocket?vsn=2.0.0"),
             ("https://u:p@d.example?q", "wss://d.example /?q"),
         ] {
             let found = base.redirected(location).expect(location);

@@ -25,6 +25,8 @@ pub struct Link {
     /// Where the next attempt goes: the configured hub, or a redirect's target.
     target: Option<Endpoint>,
     redirects: u8,
+    /// A redirect of this row left TLS: what comes after it may be anyone's word.
+    left_tls: bool,
     network_seen: bool,
     clock: Option<ServerClock>,
     pub(super) last_error: Option<String>,
@@ -55,6 +57,7 @@ impl Link {
             backoff: Backoff::new(&setup.link, setup.seed),
             target: setup.endpoint.clone(),
             redirects: 0,
+            left_tls: false,
             network_seen: !setup.link.wait_for_network,
             clock: None,
             last_error: None,
@@ -95,7 +98,7 @@ impl Core {
         log::debug!("connecting to {endpoint}");
         let attempt = Attempt {
             signing_time: self.link.clock.map(|clock| clock.signing_time(self.now)),
-            send_credentials: endpoint.secure || !configured,
+            send_credentials: !configured || !self.link.left_tls,
             probing: !self.link.network_seen,
             endpoint,
         };
@@ -158,11 +161,11 @@ impl Core {
     fn on_connect_failed(&mut self, failure: ConnectFailure) {
         self.link.phase = Phase::Down;
         match failure {
-            ConnectFailure::Redirected(location) => return self.on_redirected(&location),
+            ConnectFailure::Redirected(location) => self.on_redirected(&location),
             ConnectFailure::Network(reason) if !self.link.network_seen => {
                 log::info!("waiting for the network: {reason}");
                 self.link.last_error = Some(reason);
-                return self.set_timer(Timer::Reconnect, NETWORK_PROBE_PAUSE);
+                self.set_timer(Timer::Reconnect, NETWORK_PROBE_PAUSE);
             }
             ConnectFailure::Network(reason) => self.reconnect_later(&reason),
             ConnectFailure::Protocol(reason) => {
@@ -212,6 +215,7 @@ impl Core {
                 )),
             Ok(target) => {
                 log::info!("{from} redirected to {target}");
+                self.link.left_tls |= !target.secure;
                 self.link.target = Some(target);
                 self.connect();
             }
@@ -219,10 +223,16 @@ impl Core {
         }
     }
 
+    /// The next attempt goes to the configured hub.
+    fn forget_redirects(&mut self) {
+        self.link.redirects = 0;
+        self.link.left_tls = false;
+        self.link.target = self.setup.endpoint.clone();
+    }
+
     /// Starts over with the configured hub after a delay.
     fn reconnect_later(&mut self, reason: &str) {
-        self.link.redirects = 0;
-        self.link.target = self.setup.endpoint.clone();
+        self.forget_redirects();
         self.link.last_error = Some(reason.to_owned());
         if self.leaving {
             return;
@@ -263,7 +273,7 @@ impl Core {
         self.disconnect();
         self.effect(Effect::ReloadCredentials);
         self.link.backoff.reset();
-        self.link.target = self.setup.endpoint.clone();
+        self.forget_redirects();
         self.connect();
     }
 

@@ -151,6 +151,7 @@ impl Core {
     fn on_terminate(&mut self) {
         if self.leaving {
             log::warn!("second termination signal: leaving at once");
+            self.abandon_install();
             return self.exit();
         }
         self.leaving = true;

@@ -413,10 +413,15 @@ impl Core {
 
     pub(super) fn on_shutdown_overdue(&mut self) {
         log::warn!("fwup did not end in time; leaving without it");
+        self.abandon_install();
+        self.exit();
+    }
+
+    /// What is left behind must not go on writing.
+    pub(super) fn abandon_install(&mut self) {
         if let Phase::Installing(install) = &self.update.phase {
             let job = install.job;
             self.effect(Effect::CancelInstall(job));
         }
-        self.exit();
     }
 }

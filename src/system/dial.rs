@@ -14,8 +14,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::stream::Stream;
-use super::tls;
-use super::waker::Waker;
+use super::waker::{Waker, Woken};
+use super::{thread, tls};
 use crate::config::{LinkTimeouts, Proxy};
 
 /// Unacknowledged data, or unanswered keepalives, this old end a connection.
@@ -124,21 +124,28 @@ impl Dialer {
 
 fn handshake(stream: &mut Stream, deadline: Instant, waker: &Waker) -> io::Result<()> {
     loop {
-        let Stream::Tls(tls) = &*stream else {
+        let Stream::Tls(tls) = &mut *stream else {
             return Ok(());
         };
         if !tls.conn.is_handshaking() && !tls.conn.wants_write() {
             return Ok(());
         }
+        match tls.conn.complete_io(&mut tls.sock) {
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        // Asked only now: a socket takes output at once, and would not let us sleep.
         let events = if tls.conn.wants_write() {
             PollFlags::POLLOUT
         } else {
             PollFlags::POLLIN
         };
-        stream.drive(events, deadline, waker, |stream| match stream {
-            Stream::Tls(tls) => tls.conn.complete_io(&mut tls.sock).map(|_| ()),
-            Stream::Plain(_) => Ok(()),
-        })?;
+        match stream.wait(events, Some(deadline), waker)? {
+            Woken::Ready => {}
+            Woken::Knocked => return Err(io::ErrorKind::Interrupted.into()),
+            Woken::DeadlinePassed => return Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -156,12 +163,10 @@ fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Di
         // Nobody listens any more after the deadline.
         let _ = sender.send(found);
     };
-    std::thread::Builder::new()
-        .name("dns".to_owned())
-        .spawn(lookup)
-        .map_err(|error| {
-            DialError::network(format!("{host}: no thread for the name lookup: {error}"))
-        })?;
+    let abandoned = |_| {};
+    thread::spawn("dns", abandoned, lookup).map_err(|error| {
+        DialError::network(format!("{host}: no thread for the name lookup: {error}"))
+    })?;
     match receiver.recv_timeout(limit) {
         Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
         Ok(Ok(_)) => Err(DialError::network(format!(

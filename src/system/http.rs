@@ -196,6 +196,10 @@ impl Transport for Wire {
     fn is_open(&mut self) -> bool {
         false
     }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
 }
 
 /// The dialer looks names up itself, perhaps at the proxy.

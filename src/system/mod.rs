@@ -8,6 +8,7 @@ pub mod interface;
 pub mod kv;
 pub mod metadata;
 pub mod stream;
+pub mod thread;
 pub mod time;
 pub mod tls;
 pub mod uboot_env;

@@ -74,6 +74,9 @@ fn judge_whole(offset: u64, known: &Known, head: &Head) -> Verdict {
         (Some(size), Some(length)) if size != length => {
             Verdict::StartOver(format!("the file changed from {size} to {length} bytes"))
         }
+        (None, Some(length)) if length < offset => {
+            Verdict::StartOver(format!("the file shrank to {length} bytes"))
+        }
         _ if offset > 0 && changed(known, head) => {
             Verdict::StartOver("the file changed".to_owned())
         }

@@ -24,8 +24,9 @@ use crate::system::http::{self, Cancel};
 use crate::system::waker;
 use crate::wire::Offer;
 
-/// More than a zip's directory needs to be found: without these bytes no archive is whole.
-pub const HELD_BACK: usize = 4096;
+/// More than a zip's directory takes: without these bytes a part of the last file is
+/// missing. About 60 bytes a file, and a comment may follow.
+pub const HELD_BACK: usize = 64 * 1024;
 /// `Retry-After` is obeyed up to this.
 const MAX_RETRY_AFTER: u64 = 3600;
 /// No attempt gets less than this (PROTOCOL §5).
@@ -66,9 +67,8 @@ pub fn run(offer: &Offer, means: &Means) -> Result<(), Failure> {
     let mut transfer = Transfer::new(offer, means);
     let mut patience = Patience::new(means.settings);
     loop {
-        let held = transfer.received;
         let ended = transfer.attempt(&client, patience.retries);
-        patience.note_progress(transfer.received > held);
+        patience.note_progress(transfer.furthest);
         match ended {
             Ok(()) => match transfer.finish()? {
                 true => return Ok(()),
@@ -89,6 +89,8 @@ struct Patience {
     started: Instant,
     retries: u32,
     fruitless: u32,
+    /// Bytes beyond this are new: those fetched again after a fresh start are not.
+    furthest: u64,
 }
 
 impl Patience {
@@ -98,10 +100,13 @@ impl Patience {
             started: Instant::now(),
             retries: 0,
             fruitless: 0,
+            furthest: 0,
         }
     }
 
-    fn note_progress(&mut self, progress: bool) {
+    fn note_progress(&mut self, furthest: u64) {
+        let progress = furthest > self.furthest;
+        self.furthest = furthest;
         self.fruitless = if progress { 0 } else { self.fruitless + 1 };
     }
 
@@ -166,6 +171,8 @@ struct Transfer<'a> {
     known: Known,
     /// Bytes received and kept, handed over or held back.
     received: u64,
+    /// The most that was ever received, over all fresh starts.
+    furthest: u64,
     hasher: Sha256,
     held_back: VecDeque<Chunk>,
     held_bytes: usize,
@@ -183,6 +190,7 @@ impl<'a> Transfer<'a> {
                 ..Known::default()
             },
             received: 0,
+            furthest: 0,
             hasher: Sha256::new(),
             held_back: VecDeque::new(),
             held_bytes: 0,
@@ -291,7 +299,7 @@ impl<'a> Transfer<'a> {
             let mut limited = body.by_ref().take(
                 self.known
                     .size
-                    .map_or(u64::MAX, |size| size - self.received),
+                    .map_or(u64::MAX, |size| size.saturating_sub(self.received)),
             );
             let read = chunk.read_from(&mut limited).map(|bytes| {
                 self.hasher.update(bytes);
@@ -299,6 +307,7 @@ impl<'a> Transfer<'a> {
             });
             if let Ok(count) = read {
                 self.received += count as u64;
+                self.furthest = self.furthest.max(self.received);
             }
             let full = chunk.room() == 0;
             if full || !matches!(read, Ok(1..)) {
@@ -408,10 +417,11 @@ impl<'a> Transfer<'a> {
                 _ => Ok(false),
             };
         }
+        // Told first: the installer may be through before the next line runs.
+        (self.means.tell)(InstallEvent::Downloaded);
         while !self.held_back.is_empty() {
             self.release_first()?;
         }
-        (self.means.tell)(InstallEvent::Downloaded);
         self.send(Feed::End)?;
         Ok(true)
     }
@@ -439,6 +449,12 @@ fn without_url(error: &ureq::Error) -> String {
         ureq::Error::TooManyRedirects => "too many redirects".to_owned(),
         ureq::Error::RedirectFailed => "redirect without a usable location".to_owned(),
         ureq::Error::Io(error) => error.to_string(),
+        // Some quote what the server sent, such as a location.
+        ureq::Error::Protocol(error) => {
+            let text = error.to_string();
+            let cause = text.split(": ").next().unwrap_or_default();
+            format!("not proper HTTP: {cause}")
+        }
         other => other.to_string(),
     }
 }

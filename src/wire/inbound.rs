@@ -3,7 +3,6 @@
 //! Lenient where the hub's versions differ (absent or null fields), strict where a wrong
 //! value would decide something (uuid, URL, checksum lengths).
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::phoenix::{FrameWire, Topic, WireError};
@@ -81,34 +80,6 @@ pub struct Offer {
     pub checksum: Option<[u8; 32]>,
 }
 
-#[derive(Deserialize)]
-struct UpdateWire {
-    #[serde(default)]
-    update_available: Option<bool>,
-    #[serde(default)]
-    firmware_url: Option<String>,
-    #[serde(default)]
-    firmware_meta: Option<MetaWire>,
-    #[serde(default)]
-    size: Option<Value>,
-    #[serde(default)]
-    checksum: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct MetaWire {
-    uuid: Option<String>,
-    version: Option<String>,
-    product: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ReplyWire {
-    status: String,
-    #[serde(default)]
-    response: Value,
-}
-
 /// At most this many public keys are taken from the hub.
 const MAX_KEYS: usize = 64;
 
@@ -147,19 +118,16 @@ fn unknown(frame: FrameWire) -> Inbound {
 }
 
 fn parse_reply(topic: Topic, frame: &FrameWire) -> Result<Reply, WireError> {
-    let wire = ReplyWire::deserialize(&frame.payload)
-        .map_err(|error| WireError(format!("phx_reply: {error}")))?;
+    let status = frame.payload.get("status").and_then(Value::as_str);
+    let status = status.ok_or_else(|| WireError("phx_reply: no status".to_owned()))?;
+    let response = frame.payload.get("response").unwrap_or(&Value::Null);
     let reference = frame.reference.map_or(0, |reference| reference.0);
-    let outcome = if wire.status == "ok" {
+    let outcome = if status == "ok" {
         Ok(ReplyBody {
-            offer: offer_in_reply(&wire.response),
+            offer: offer_in_reply(response),
         })
     } else {
-        Err(format!(
-            "{}: {}",
-            clip(&wire.status),
-            summary(&wire.response)
-        ))
+        Err(format!("{}: {}", clip(status), summary(response)))
     };
     Ok(Reply {
         topic,
@@ -201,28 +169,30 @@ fn parse_device(frame: FrameWire) -> Result<Inbound, WireError> {
 }
 
 fn parse_update(payload: &Value) -> Result<DeviceEvent, WireError> {
-    let wire =
-        UpdateWire::deserialize(payload).map_err(|error| WireError(format!("update: {error}")))?;
-    if wire.update_available == Some(false) {
+    if payload.get("update_available") == Some(&Value::Bool(false)) {
         return Ok(DeviceEvent::NoUpdate);
     }
     let missing = |name: &str| WireError(format!("update: no {name}"));
-    let meta = wire.firmware_meta.ok_or_else(|| missing("firmware_meta"))?;
+    let meta = payload.get("firmware_meta").filter(|meta| meta.is_object());
+    let meta = meta.ok_or_else(|| missing("firmware_meta"))?;
     let uuid = meta
-        .uuid
-        .filter(|uuid| is_uuid(uuid))
-        .ok_or_else(|| missing("usable uuid"))?;
+        .get("uuid")
+        .and_then(Value::as_str)
+        .filter(|uuid| is_uuid(uuid));
+    let url = payload.get("firmware_url").and_then(Value::as_str);
+    let checksum = payload
+        .get("checksum")
+        .filter(|checksum| !checksum.is_null());
     Ok(DeviceEvent::Update(Box::new(Offer {
-        uuid,
-        version: clip(&meta.version.unwrap_or_default()),
-        product: clip(&meta.product.unwrap_or_default()),
-        url: Secret::new(wire.firmware_url.ok_or_else(|| missing("firmware_url"))?),
-        size: wire
-            .size
-            .as_ref()
+        uuid: uuid.ok_or_else(|| missing("usable uuid"))?.to_owned(),
+        version: text(meta, "version"),
+        product: text(meta, "product"),
+        url: Secret::new(url.ok_or_else(|| missing("firmware_url"))?),
+        size: payload
+            .get("size")
             .and_then(Value::as_u64)
             .filter(|size| *size > 0),
-        checksum: wire.checksum.as_deref().map(parse_checksum).transpose()?,
+        checksum: checksum.map(parse_checksum).transpose()?,
     })))
 }
 
@@ -234,7 +204,8 @@ fn is_uuid(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-fn parse_checksum(hex: &str) -> Result<[u8; 32], WireError> {
+fn parse_checksum(value: &Value) -> Result<[u8; 32], WireError> {
+    let hex = value.as_str().unwrap_or_default();
     let mut bytes = [0; 32];
     let valid = hex.len() == 64 && hex.is_ascii();
     for (index, byte) in bytes.iter_mut().enumerate() {

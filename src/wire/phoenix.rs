@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Serializer;
@@ -45,19 +45,18 @@ impl fmt::Display for Topic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameRef(pub u64);
 
-impl<'de> Deserialize<'de> for FrameRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = match Value::deserialize(deserializer)? {
-            Value::String(text) => text.parse().unwrap_or(0),
-            Value::Number(number) => number.as_u64().unwrap_or(0),
-            _ => 0,
-        };
-        Ok(Self(number))
+impl FrameRef {
+    fn parse(value: &Value) -> Option<Self> {
+        match value {
+            Value::Null => None,
+            Value::String(text) => Some(Self(text.parse().unwrap_or(0))),
+            other => Some(Self(other.as_u64().unwrap_or(0))),
+        }
     }
 }
 
 /// One frame, its payload not yet understood.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct FrameWire {
     pub join_ref: Option<FrameRef>,
     pub reference: Option<FrameRef>,
@@ -81,7 +80,8 @@ impl fmt::Display for WireError {
 /// # Errors
 /// Not JSON, or not five elements of the right types.
 pub fn decode_json(text: &str) -> Result<FrameWire, WireError> {
-    serde_json::from_str(text).map_err(|error| WireError(format!("malformed JSON frame: {error}")))
+    let value = serde_json::from_str(text);
+    FrameWire::parse(value.map_err(|error| WireError(format!("malformed JSON: {error}")))?)
 }
 
 /// Reads a binary frame.
@@ -91,8 +91,30 @@ pub fn decode_json(text: &str) -> Result<FrameWire, WireError> {
 pub fn decode_msgpack(bytes: &[u8]) -> Result<FrameWire, WireError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(128);
-    FrameWire::deserialize(&mut reader)
-        .map_err(|error| WireError(format!("malformed MessagePack frame: {error}")))
+    let value = Value::deserialize(&mut reader);
+    FrameWire::parse(value.map_err(|error| WireError(format!("malformed MessagePack: {error}")))?)
+}
+
+impl FrameWire {
+    // Taken apart by hand: derived visitors for every format cost tens of KiB.
+    fn parse(value: Value) -> Result<Self, WireError> {
+        let shape = || WireError("not a frame of five elements".to_owned());
+        let Value::Array(elements) = value else {
+            return Err(shape());
+        };
+        let elements: [Value; 5] = elements.try_into().map_err(|_| shape())?;
+        let [join_ref, reference, topic, event, payload] = elements;
+        let (Value::String(topic), Value::String(event)) = (topic, event) else {
+            return Err(WireError("topic and event are not text".to_owned()));
+        };
+        Ok(Self {
+            join_ref: FrameRef::parse(&join_ref),
+            reference: FrameRef::parse(&reference),
+            topic,
+            event,
+            payload,
+        })
+    }
 }
 
 /// A frame as it goes out, text or binary.

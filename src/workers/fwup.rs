@@ -10,10 +10,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -24,6 +23,7 @@ use crate::config::FwupSettings;
 use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
 use crate::system::http::Cancel;
+use crate::system::thread;
 use crate::system::waker::timeout_until;
 use crate::update::feed::Feed;
 use crate::wire::fwup_frame::{Decoder, END_OF_INPUT, Message};
@@ -167,6 +167,7 @@ impl Installation<'_> {
             self.order.devpath.display()
         );
         let pulse = Arc::new(Pulse::default());
+        let (report, heard) = bounded(1);
         let listener = Listener {
             job: self.job,
             group,
@@ -176,19 +177,31 @@ impl Installation<'_> {
             stall: self.settings.stall_timeout,
             heard: Heard::default(),
         };
-        let listening = std::thread::Builder::new()
-            .name("fwup-out".to_owned())
-            .spawn(move || listener.listen(stdout, stderr))
-            .map_err(|error| {
-                kill_group(group, Signal::SIGKILL);
-                let _ = child.wait();
-                wrap(error)
-            })?;
+        let obituary = report.clone();
+        let last_words = move |panic| {
+            kill_group(group, Signal::SIGKILL);
+            let problem = Some(FwupError::Unframed(panic));
+            // Room for one, and the listener itself has sent nothing.
+            let _ = obituary.try_send(Heard {
+                problem,
+                ..Heard::default()
+            });
+        };
+        let listen = move || {
+            // The writer waits for it, or has gone with the process.
+            let _ = report.send(listener.listen(stdout, stderr));
+        };
+        thread::spawn("fwup-out", last_words, listen).map_err(|error| {
+            kill_group(group, Signal::SIGKILL);
+            let _ = child.wait();
+            wrap(error)
+        })?;
         Ok(Process {
             child,
             group,
             stdin: Some(stdin),
-            listening: Some(listening),
+            listening: heard,
+            heard: None,
             pulse,
             input_refused: false,
             stall: self.settings.stall_timeout,
@@ -229,7 +242,9 @@ struct Process {
     child: Child,
     group: Pid,
     stdin: Option<ChildStdin>,
-    listening: Option<JoinHandle<Heard>>,
+    /// The listener's report, sent when the process has said its last.
+    listening: Receiver<Heard>,
+    heard: Option<Heard>,
     pulse: Arc<Pulse>,
     input_refused: bool,
     stall: Duration,
@@ -238,7 +253,16 @@ struct Process {
 impl Process {
     fn feed(&mut self, feed: &Receiver<Feed>) -> Fed {
         loop {
-            let written = match feed.recv() {
+            // A process that ends is noticed even though the download brings no byte.
+            let fed = select! {
+                recv(feed) -> fed => fed,
+                recv(self.listening) -> heard => {
+                    self.heard = heard.ok();
+                    self.input_refused = true;
+                    return Fed::Stopped;
+                }
+            };
+            let written = match fed {
                 Ok(Feed::Chunk(mut chunk)) => self.write(chunk.framed()),
                 Ok(Feed::Restart) => return Fed::Restart,
                 Ok(Feed::End) => {
@@ -274,10 +298,11 @@ impl Process {
     /// Waits for the process's end and weighs what it said against how it ended.
     fn finish(mut self) -> Result<(), FwupError> {
         self.stdin = None;
+        // Without a report there is no OK either, which is a verdict.
         let heard = self
-            .listening
+            .heard
             .take()
-            .and_then(|thread| thread.join().ok())
+            .or_else(|| self.listening.recv().ok())
             .unwrap_or_default();
         self.await_exit();
         // Whatever fwup started must not outlive it; its own pid is not reaped yet, so the

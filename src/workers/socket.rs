@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::poll::PollFlags;
-use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::{ClientHandshake, Request, Response, generate_key};
 use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::frame::CloseFrame;
@@ -120,14 +119,14 @@ fn upgrade_request(attempt: &Attempt, login: &Login) -> Result<Request, String> 
     let endpoint = &attempt.endpoint;
     let scheme = if endpoint.secure { "wss" } else { "ws" };
     let authority = endpoint.authority();
-    let mut request = Request::builder()
-        .uri(format!("{scheme}://{authority}{}", endpoint.path))
-        .header("Host", authority)
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", generate_key())
-        .header("User-Agent", crate::USER_AGENT);
+    let mut headers = vec![
+        ("Host", authority.clone()),
+        ("Connection", "Upgrade".to_owned()),
+        ("Upgrade", "websocket".to_owned()),
+        ("Sec-WebSocket-Version", "13".to_owned()),
+        ("Sec-WebSocket-Key", generate_key()),
+        ("User-Agent", crate::USER_AGENT.to_owned()),
+    ];
     if let (
         true,
         Login::SharedSecret {
@@ -138,18 +137,19 @@ fn upgrade_request(attempt: &Attempt, login: &Login) -> Result<Request, String> 
     ) = (attempt.send_credentials, login)
     {
         let seconds = attempt.signing_time.unwrap_or_else(time::unix_now);
-        let headers = shared_secret::sign(key, secret, identifier, seconds);
-        request = request
-            .header("x-nh-alg", headers.algorithm)
-            .header("x-nh-key", headers.key)
-            .header("x-nh-time", headers.time)
-            .header("x-nh-signature", headers.signature.expose());
+        let signed = shared_secret::sign(key, secret, identifier, seconds);
+        headers.push(("x-nh-alg", signed.algorithm.to_owned()));
+        headers.push(("x-nh-key", signed.key));
+        headers.push(("x-nh-time", signed.time));
+        headers.push(("x-nh-signature", signed.signature.expose().to_owned()));
     }
-    let request = request
-        .body(())
-        .map_err(|error| format!("upgrade request: {error}"))?;
+    let url = format!("{scheme}://{authority}{}", endpoint.path);
+    let mut request = Request::builder().uri(url);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
     request
-        .into_client_request()
+        .body(())
         .map_err(|error| format!("upgrade request: {error}"))
 }
 

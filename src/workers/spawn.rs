@@ -1,15 +1,12 @@
-//! The only way to start a worker: named, owned, joined, and its end is an event.
+//! The only way to start a worker: named, owned, and its end is an event, even a panic.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use crate::core::event::{Event, Worker};
-
-/// Virtual size only; pages are used as the stack grows.
-const STACK: usize = 512 * 1024;
+use crate::system::thread;
 
 /// The running workers.
 pub struct Crew {
@@ -40,27 +37,26 @@ impl Crew {
         worker: Worker,
         work: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> std::io::Result<()> {
-        debug_assert!(name.len() <= 15, "{name}");
-        let inbox = self.inbox.clone();
-        let handle = Builder::new()
-            .name(name.to_owned())
-            .stack_size(STACK)
-            .spawn(move || {
-                let result = catch_unwind(AssertUnwindSafe(work))
-                    .unwrap_or_else(|panic| Err(panic_text(&*panic)));
-                // The dispatcher is gone only when the process leaves.
-                let _ = inbox.send(Event::WorkerExited(worker, result));
-            })?;
+        let (inbox, mourner) = (self.inbox.clone(), self.inbox.clone());
+        let last_words = move |panic| {
+            // The dispatcher is gone only when the process leaves.
+            let _ = mourner.send(Event::WorkerExited(worker, Err(panic)));
+        };
+        let handle = thread::spawn(name, last_words, move || {
+            let result = work();
+            let _ = inbox.send(Event::WorkerExited(worker, result));
+        })?;
         self.running.push((worker, handle));
         Ok(())
     }
 
-    /// Takes back a worker that said its goodbye.
-    pub fn join(&mut self, worker: Worker) {
+    /// Takes back a worker that said its goodbye. One that failed may never end.
+    pub fn release(&mut self, worker: Worker, result: &Result<(), String>) {
         if let Some(index) = self.running.iter().position(|(other, _)| *other == worker) {
             let (_, handle) = self.running.swap_remove(index);
-            // Its panic, if any, has become the event's error already.
-            let _ = handle.join();
+            if result.is_ok() {
+                let _ = handle.join();
+            }
         }
     }
 
@@ -69,7 +65,7 @@ impl Crew {
         let deadline = Instant::now() + limit;
         while self.running.iter().any(|(worker, _)| must_end(*worker)) {
             match inbox.recv_deadline(deadline) {
-                Ok(Event::WorkerExited(worker, _)) => self.join(worker),
+                Ok(Event::WorkerExited(worker, result)) => self.release(worker, &result),
                 Ok(_) => {}
                 Err(_) => break,
             }
@@ -88,8 +84,40 @@ fn must_end(worker: Worker) -> bool {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hook stays with the process, so the real test runs in one of its own.
+    #[test]
+    fn a_panic_is_an_event_and_the_thread_stays_parked() {
+        let name = "workers::spawn::tests::in_a_process_of_its_own";
+        let status = std::process::Command::new(std::env::current_exe().expect("test binary"))
+            .args(["--exact", name, "--ignored", "--nocapture"])
+            .stdout(std::process::Stdio::null())
+            .status()
+            .expect("test binary");
+        assert_eq!(status.code(), Some(42));
+    }
+
+    #[test]
+    #[ignore = "run by a_panic_is_an_event_and_the_thread_stays_parked"]
+    fn in_a_process_of_its_own() {
+        thread::contain_panics();
+        let (sender, inbox) = crossbeam_channel::bounded(4);
+        let mut crew = Crew::new(sender);
+        let worker = Worker::OneShot("test");
+        crew.spawn("test", worker, || panic!("on purpose {}", 7))
+            .expect("thread");
+        let event = inbox.recv_timeout(Duration::from_secs(10));
+        let Ok(Event::WorkerExited(gone, result)) = event else {
+            std::process::exit(1);
+        };
+        let told = result
+            .as_ref()
+            .is_err_and(|text| text.contains("on purpose 7"));
+        crew.release(gone, &result);
+        let fine = gone == worker && told && crew.running.is_empty();
+        std::process::exit(if fine { 42 } else { 2 });
+    }
 }

@@ -1,0 +1,10 @@
+//! Tests of the development hub, in one binary: a raw device client against a real hub.
+
+mod client;
+mod control;
+mod gate;
+mod pure;
+mod replay;
+mod store;
+mod strict;
+mod tls;
