@@ -320,3 +320,11 @@ impl Core {
         Some(reference)
     }
 }
+
+#[cfg(test)]
+impl Core {
+    /// The connection ordered last.
+    pub(super) fn link_conn_for_tests(&self) -> u64 {
+        self.link.last_conn
+    }
+}
