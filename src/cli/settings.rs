@@ -145,6 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_the_list_as_it_is() {
+        let readme = include_str!("../../README.md");
+        assert!(
+            readme.contains(markdown().trim()),
+            "README.md differs from `nerveshub-agent settings --markdown`"
+        );
+    }
+
+    #[test]
     fn help_fits_a_terminal() {
         for line in help().lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");

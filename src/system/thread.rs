@@ -3,8 +3,8 @@
 //! Release builds carry no unwind tables (a fifth of the binary), so a panic cannot be
 //! caught. Instead the panic hook tells the thread's owner and then never returns: the
 //! thread stays parked with what it holds, and everything else goes on. Only a panic of a
-//! thread not started here, the dispatcher above all, ends the process, for init to start
-//! it again.
+//! thread not started here, the dispatcher above all, ends the process with code 70, for
+//! init to start it again.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -33,6 +33,7 @@ pub fn contain_panics() {
         }
         // Not the logger: it may be what panicked.
         let _ = writeln!(std::io::stderr(), "nerveshub-agent: {}", describe(panic));
+        std::process::exit(i32::from(crate::exit::SOFTWARE));
     }));
 }
 
