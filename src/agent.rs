@@ -1,42 +1,33 @@
 //! The dispatcher: THE loop. Receives an event, lets the core decide, performs the
 //! effects. Never blocks on anything but its inbox.
 
+mod access;
+mod errands;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::{Config, Credentials, LinkSettings, Serializer};
+use crate::config::Config;
+use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
-use crate::core::endpoint::Endpoint;
 use crate::core::event::{ConnId, Event, JobId, SocketEvent, Worker};
-use crate::core::{Core, Setup};
-use crate::system::dial::Dialer;
 use crate::system::http::Cancel;
-use crate::system::metadata::{self, Firmware, KeyValues};
-use crate::system::tls::{self, ClientCertificate};
 use crate::system::waker::Waker;
-use crate::system::{command, identity, interface};
+use crate::system::{identity, interface, metadata};
 use crate::update::feed;
 use crate::update::streaming::Means;
 use crate::workers::heartbeat::{self, Beat};
-use crate::workers::socket::{self, Login};
 use crate::workers::spawn::Crew;
-use crate::workers::{download, fwup, signals};
+use crate::workers::{download, fwup, signals, socket};
+use access::Access;
 
 /// Events waiting for the dispatcher; workers wait when it is full.
 const INBOX: usize = 256;
 /// How long leaving waits for workers that hold something worth ending well.
 const LEAVE: Duration = Duration::from_secs(3);
-/// `fwup --version` answers within this, or there is no usable fwup.
-const FWUP_VERSION_DEADLINE: Duration = Duration::from_secs(5);
-/// A reboot command that takes longer counts as failed.
-const REBOOT_COMMAND_DEADLINE: Duration = Duration::from_secs(60);
-const COMMAND_OUTPUT: usize = 64 * 1024;
 
 /// What keeps the agent from starting.
 #[derive(Debug)]
@@ -69,7 +60,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .map_err(|error| StartError::Config(error.to_string()))?;
     let access = Access::new(&config, &values, &identifier)?;
     let core = Core::new(
-        setup(&config, &firmware, identifier, &access),
+        access::setup(&config, &firmware, identifier, &access),
         Instant::now(),
     );
     let mut agent = Agent::new(config, core, access)?;
@@ -80,137 +71,6 @@ pub fn run(config: Config) -> Result<(), StartError> {
     agent.read_fwup_version();
     agent.serve();
     Ok(())
-}
-
-fn setup(config: &Config, firmware: &Firmware, identifier: String, access: &Access) -> Setup {
-    let signs = matches!(access.context.login, Login::SharedSecret { .. });
-    let host = config.host.as_ref().filter(|_| config.connect);
-    Setup {
-        identifier,
-        endpoint: host.map(|host| Endpoint {
-            secure: host.secure,
-            host: host.host.clone(),
-            port: host.port,
-            path: socket_path(signs, &config.link).to_owned(),
-        }),
-        link: config.link.clone(),
-        signs,
-        allow_insecure: config.allow_insecure,
-        firmware: firmware.keys.clone(),
-        firmware_uuid: firmware.uuid.clone(),
-        firmware_validated: firmware.validated,
-        auto_revert_detected: firmware.auto_revert_detected,
-        devpath: config
-            .fwup
-            .devpath
-            .clone()
-            .or_else(|| firmware.devpath.clone()),
-        public_keys: config.fwup.public_keys.clone(),
-        request_public_keys: config.fwup.request_public_keys,
-        shutdown_timeout: config.shutdown_timeout,
-        // The standard library keys its hasher with the system's random source.
-        seed: RandomState::new().build_hasher().finish(),
-    }
-}
-
-/// PROTOCOL §1.
-fn socket_path(shared_secret: bool, link: &LinkSettings) -> &'static str {
-    match (shared_secret, link.serializer) {
-        (true, Serializer::Json) => "/device-socket/websocket?vsn=2.0.0",
-        (true, Serializer::Msgpack) => "/device-socket/websocket?vsn=3.0.0",
-        (false, Serializer::Json) => "/socket/websocket?vsn=2.0.0",
-        (false, Serializer::Msgpack) => "/socket/websocket?vsn=3.0.0",
-    }
-}
-
-/// How the hub and download servers are reached; kept across connections so that TLS
-/// sessions resume.
-struct Access {
-    credentials: Option<Credentials>,
-    identifier: String,
-    context: Arc<socket::Context>,
-    download: Arc<Dialer>,
-}
-
-impl Access {
-    fn new(config: &Config, values: &KeyValues, identifier: &str) -> Result<Self, StartError> {
-        let credentials = config.credentials.clone().or_else(|| values.credentials());
-        if credentials.is_none() && config.connect {
-            let text = "no credentials: set NERVES_HUB_PRODUCT_KEY and NERVES_HUB_PRODUCT_SECRET, \
-                        NERVES_HUB_SHARED_KEY and NERVES_HUB_SHARED_SECRET, or NERVES_HUB_CERT_FILE and \
-                        NERVES_HUB_KEY_FILE, or provision them in the firmware's key-value store";
-            return Err(StartError::Config(text.to_owned()));
-        }
-        let context = context(config, credentials.as_ref(), identifier)
-            .map_err(|error| StartError::Config(error.to_string()))?;
-        let download = Dialer {
-            // Never offers the device's certificate to a file server.
-            tls: tls::client_config(&config.tls, None)
-                .map_err(|error| StartError::Config(error.to_string()))?,
-            server_name: None,
-            ..(*context.dialer).clone()
-        };
-        Ok(Self {
-            credentials,
-            identifier: identifier.to_owned(),
-            context: Arc::new(context),
-            download: Arc::new(download),
-        })
-    }
-
-    /// SIGHUP: a set of files that is broken leaves the old one in use.
-    fn reload(&mut self, config: &Config) {
-        match context(config, self.credentials.as_ref(), &self.identifier) {
-            Ok(context) => self.context = Arc::new(context),
-            Err(error) => log::error!("{error}; keeping the credentials in use"),
-        }
-    }
-}
-
-fn context(
-    config: &Config,
-    credentials: Option<&Credentials>,
-    identifier: &str,
-) -> Result<socket::Context, tls::TlsSetupError> {
-    let (login, certificate) = match credentials {
-        Some(Credentials::SharedSecret { key, secret }) => {
-            let (key, secret) = (key.clone(), secret.clone());
-            (
-                Login::SharedSecret {
-                    key,
-                    secret,
-                    identifier: identifier.to_owned(),
-                },
-                None,
-            )
-        }
-        Some(Credentials::CertificateFiles { cert, key }) => {
-            (Login::Certificate, Some(tls::read_client(cert, key)?))
-        }
-        Some(Credentials::CertificatePem { cert, key }) => {
-            let origin = "nerves_hub_cert and nerves_hub_key".to_owned();
-            (
-                Login::Certificate,
-                Some(ClientCertificate {
-                    chain: cert.clone(),
-                    key: key.clone(),
-                    origin,
-                }),
-            )
-        }
-        None => (Login::Certificate, None),
-    };
-    let dialer = Dialer {
-        tls: tls::client_config(&config.tls, certificate.as_ref())?,
-        proxy: config.proxy.clone(),
-        timeouts: config.link.timeouts,
-        server_name: config.tls.server_name.clone(),
-    };
-    Ok(socket::Context {
-        dialer: Arc::new(dialer),
-        login,
-        serializer: config.link.serializer,
-    })
 }
 
 /// The live connection's thread.
@@ -404,42 +264,6 @@ impl Agent {
         }
     }
 
-    fn read_fwup_version(&mut self) {
-        let path = self.config.fwup.path.clone();
-        self.one_shot("fwup-version", move || {
-            let mut program = Command::new(&path);
-            program.arg("--version");
-            command::without_secrets(&mut program);
-            let output = command::capture(&mut program, FWUP_VERSION_DEADLINE, COMMAND_OUTPUT);
-            let version = match output {
-                Ok(output) if output.status.success() => {
-                    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-                }
-                Ok(output) => {
-                    log::error!("{} --version: {}", path.display(), output.status);
-                    None
-                }
-                Err(error) => {
-                    log::error!("{error}");
-                    None
-                }
-            };
-            Event::FwupVersionRead(version.filter(|version| !version.is_empty()))
-        });
-    }
-
-    fn read_validation(&mut self) {
-        let settings = self.config.metadata.clone();
-        self.one_shot("validation", move || {
-            let read = metadata::load(&settings)
-                .map(|values| values.firmware(&settings.overrides).validated);
-            Event::ValidationRead(read.unwrap_or_else(|error| {
-                log::warn!("whether the firmware is valid cannot be read: {error}");
-                false
-            }))
-        });
-    }
-
     fn start_install(&mut self, job: JobId, order: InstallOrder) {
         let cancel = match Cancel::new() {
             Ok(cancel) => cancel,
@@ -480,30 +304,5 @@ impl Agent {
         if let Some((_, cancel)) = self.install.take_if(|(current, _)| *current == job) {
             cancel.cancel();
         }
-    }
-
-    fn reboot(&mut self) {
-        let text = self.config.reboot_command.clone();
-        self.one_shot("reboot", move || {
-            log::info!("flushing disks, then rebooting: {text}");
-            nix::unistd::sync();
-            let output = command::capture(
-                &mut command::shell(&text),
-                REBOOT_COMMAND_DEADLINE,
-                COMMAND_OUTPUT,
-            );
-            Event::RebootCommandEnded(match output {
-                Ok(output) if output.status.success() => Ok(()),
-                Ok(output) => {
-                    let said = String::from_utf8_lossy(&output.stderr);
-                    Err(format!(
-                        "NERVES_HUB_REBOOT_COMMAND: {text:?}: {}: {}",
-                        output.status,
-                        said.trim()
-                    ))
-                }
-                Err(error) => Err(format!("NERVES_HUB_REBOOT_COMMAND: {text:?}: {error}")),
-            })
-        });
     }
 }

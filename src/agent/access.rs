@@ -1,0 +1,153 @@
+//! How the hub and download servers are reached, and what the core is told once.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use super::StartError;
+use crate::config::{Config, Credentials, LinkSettings, Serializer};
+use crate::core::Setup;
+use crate::core::endpoint::Endpoint;
+use crate::system::dial::Dialer;
+use crate::system::metadata::{Firmware, KeyValues};
+use crate::system::tls::{self, ClientCertificate};
+use crate::workers::socket::{self, Login};
+
+pub(super) fn setup(
+    config: &Config,
+    firmware: &Firmware,
+    identifier: String,
+    access: &Access,
+) -> Setup {
+    let signs = matches!(access.context.login, Login::SharedSecret { .. });
+    let host = config.host.as_ref().filter(|_| config.connect);
+    Setup {
+        identifier,
+        endpoint: host.map(|host| Endpoint {
+            secure: host.secure,
+            host: host.host.clone(),
+            port: host.port,
+            path: socket_path(signs, &config.link).to_owned(),
+        }),
+        link: config.link.clone(),
+        signs,
+        allow_insecure: config.allow_insecure,
+        firmware: firmware.keys.clone(),
+        firmware_uuid: firmware.uuid.clone(),
+        firmware_validated: firmware.validated,
+        auto_revert_detected: firmware.auto_revert_detected,
+        devpath: config
+            .fwup
+            .devpath
+            .clone()
+            .or_else(|| firmware.devpath.clone()),
+        public_keys: config.fwup.public_keys.clone(),
+        request_public_keys: config.fwup.request_public_keys,
+        shutdown_timeout: config.shutdown_timeout,
+        // The standard library keys its hasher with the system's random source.
+        seed: RandomState::new().build_hasher().finish(),
+    }
+}
+
+/// PROTOCOL §1.
+fn socket_path(shared_secret: bool, link: &LinkSettings) -> &'static str {
+    match (shared_secret, link.serializer) {
+        (true, Serializer::Json) => "/device-socket/websocket?vsn=2.0.0",
+        (true, Serializer::Msgpack) => "/device-socket/websocket?vsn=3.0.0",
+        (false, Serializer::Json) => "/socket/websocket?vsn=2.0.0",
+        (false, Serializer::Msgpack) => "/socket/websocket?vsn=3.0.0",
+    }
+}
+
+/// How the hub and download servers are reached; kept across connections so that TLS
+/// sessions resume.
+pub(super) struct Access {
+    credentials: Option<Credentials>,
+    identifier: String,
+    pub context: Arc<socket::Context>,
+    pub download: Arc<Dialer>,
+}
+
+impl Access {
+    pub(super) fn new(
+        config: &Config,
+        values: &KeyValues,
+        identifier: &str,
+    ) -> Result<Self, StartError> {
+        let credentials = config.credentials.clone().or_else(|| values.credentials());
+        if credentials.is_none() && config.connect {
+            let text = "no credentials: set NERVES_HUB_PRODUCT_KEY and NERVES_HUB_PRODUCT_SECRET, \
+                        NERVES_HUB_SHARED_KEY and NERVES_HUB_SHARED_SECRET, or NERVES_HUB_CERT_FILE and \
+                        NERVES_HUB_KEY_FILE, or provision them in the firmware's key-value store";
+            return Err(StartError::Config(text.to_owned()));
+        }
+        let context = context(config, credentials.as_ref(), identifier)
+            .map_err(|error| StartError::Config(error.to_string()))?;
+        let download = Dialer {
+            // Never offers the device's certificate to a file server.
+            tls: tls::client_config(&config.tls, None)
+                .map_err(|error| StartError::Config(error.to_string()))?,
+            server_name: None,
+            ..(*context.dialer).clone()
+        };
+        Ok(Self {
+            credentials,
+            identifier: identifier.to_owned(),
+            context: Arc::new(context),
+            download: Arc::new(download),
+        })
+    }
+
+    /// SIGHUP: a set of files that is broken leaves the old one in use.
+    pub(super) fn reload(&mut self, config: &Config) {
+        match context(config, self.credentials.as_ref(), &self.identifier) {
+            Ok(context) => self.context = Arc::new(context),
+            Err(error) => log::error!("{error}; keeping the credentials in use"),
+        }
+    }
+}
+
+fn context(
+    config: &Config,
+    credentials: Option<&Credentials>,
+    identifier: &str,
+) -> Result<socket::Context, tls::TlsSetupError> {
+    let (login, certificate) = match credentials {
+        Some(Credentials::SharedSecret { key, secret }) => {
+            let (key, secret) = (key.clone(), secret.clone());
+            (
+                Login::SharedSecret {
+                    key,
+                    secret,
+                    identifier: identifier.to_owned(),
+                },
+                None,
+            )
+        }
+        Some(Credentials::CertificateFiles { cert, key }) => {
+            (Login::Certificate, Some(tls::read_client(cert, key)?))
+        }
+        Some(Credentials::CertificatePem { cert, key }) => {
+            let origin = "nerves_hub_cert and nerves_hub_key".to_owned();
+            (
+                Login::Certificate,
+                Some(ClientCertificate {
+                    chain: cert.clone(),
+                    key: key.clone(),
+                    origin,
+                }),
+            )
+        }
+        None => (Login::Certificate, None),
+    };
+    let dialer = Dialer {
+        tls: tls::client_config(&config.tls, certificate.as_ref())?,
+        proxy: config.proxy.clone(),
+        timeouts: config.link.timeouts,
+        server_name: config.tls.server_name.clone(),
+    };
+    Ok(socket::Context {
+        dialer: Arc::new(dialer),
+        login,
+        serializer: config.link.serializer,
+    })
+}
