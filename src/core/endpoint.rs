@@ -165,7 +165,10 @@ mod tests {
             ("next?vsn=2.0.0", "wss://hub.example /socket/next?vsn=2.0.0"),
             ("../up/./x?a=../b", "wss://hub.example /up/x?a=../b"),
             ("../../..", "wss://hub.example /"),
-            ("?vsn=3.0.0", "wss://hub.example /socket/websocket?vsn=3.0.0"),
+            (
+                "?vsn=3.0.0",
+                "wss://hub.example /socket/websocket?vsn=3.0.0",
+            ),
             ("", "wss://hub.example /socket/websocket?vsn=2.0.0"),
             ("https://u:p@d.example?q", "wss://d.example /?q"),
         ] {

@@ -1,26 +1,25 @@
 //! Thread `socket`: one connection attempt and the WebSocket it becomes. Sleeps in
 //! `poll(2)` on the socket and a waker; nothing here has a polling timeout.
 
+mod upgrade;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::poll::PollFlags;
-use tungstenite::handshake::client::{ClientHandshake, Request, Response, generate_key};
-use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{Message, WebSocket, WebSocketConfig};
+use tungstenite::protocol::{Message, WebSocket};
 
-use crate::auth::shared_secret;
 use crate::config::{Secret, Serializer};
 use crate::core::effect::Attempt;
-use crate::core::event::{ConnId, ConnectFailure, Event, SocketEvent};
+use crate::core::event::{ConnId, Event, SocketEvent};
 use crate::system::dial::Dialer;
+use crate::system::interface;
 use crate::system::stream::Stream;
 use crate::system::waker::{Waker, Woken};
-use crate::system::{interface, time};
 use crate::wire::frame_limit::FrameLimit;
 use crate::wire::phoenix::{self, Encoded};
 use crate::wire::{Inbound, Push};
@@ -33,8 +32,6 @@ pub const QUEUE: usize = 256;
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// A goodbye may take this long.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
-/// TCP's deadline while the network has not been seen (PROTOCOL §1).
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Socket = WebSocket<FrameLimit<Stream>>;
 
@@ -80,7 +77,7 @@ pub fn run(
         // The dispatcher is gone only when the process leaves.
         let _ = inbox.send(Event::Socket(conn, event));
     };
-    match open(attempt, context, waker) {
+    match upgrade::open(attempt, context, waker) {
         Err(failure) => tell(SocketEvent::ConnectFailed(failure)),
         Ok(socket) => {
             let local = socket.get_ref().get_ref().local_ip();
@@ -98,147 +95,6 @@ pub fn run(
         }
     }
     Ok(())
-}
-
-fn open(attempt: &Attempt, context: &Context, waker: &Waker) -> Result<Socket, ConnectFailure> {
-    let endpoint = &attempt.endpoint;
-    let limit = attempt.probing.then_some(PROBE_TIMEOUT);
-    let dialed = context
-        .dialer
-        .dial(&endpoint.host, endpoint.port, endpoint.secure, limit, waker);
-    let stream = dialed.map_err(|error| match error.network {
-        true => ConnectFailure::Network(error.text),
-        false => ConnectFailure::Protocol(error.text),
-    })?;
-    let request = upgrade_request(attempt, &context.login).map_err(ConnectFailure::Protocol)?;
-    let deadline = Instant::now() + context.dialer.timeouts.upgrade;
-    upgrade(stream, request, deadline, waker)
-}
-
-fn upgrade_request(attempt: &Attempt, login: &Login) -> Result<Request, String> {
-    let endpoint = &attempt.endpoint;
-    let scheme = if endpoint.secure { "wss" } else { "ws" };
-    let authority = endpoint.authority();
-    let mut headers = vec![
-        ("Host", authority.clone()),
-        ("Connection", "Upgrade".to_owned()),
-        ("Upgrade", "websocket".to_owned()),
-        ("Sec-WebSocket-Version", "13".to_owned()),
-        ("Sec-WebSocket-Key", generate_key()),
-        ("User-Agent", crate::USER_AGENT.to_owned()),
-    ];
-    if let (
-        true,
-        Login::SharedSecret {
-            key,
-            secret,
-            identifier,
-        },
-    ) = (attempt.send_credentials, login)
-    {
-        let seconds = attempt.signing_time.unwrap_or_else(time::unix_now);
-        let signed = shared_secret::sign(key, secret, identifier, seconds);
-        headers.push(("x-nh-alg", signed.algorithm.to_owned()));
-        headers.push(("x-nh-key", signed.key));
-        headers.push(("x-nh-time", signed.time));
-        headers.push(("x-nh-signature", signed.signature.expose().to_owned()));
-    }
-    let url = format!("{scheme}://{authority}{}", endpoint.path);
-    let mut request = Request::builder().uri(url);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    request
-        .body(())
-        .map_err(|error| format!("upgrade request: {error}"))
-}
-
-fn upgrade(
-    stream: Stream,
-    request: Request,
-    deadline: Instant,
-    waker: &Waker,
-) -> Result<Socket, ConnectFailure> {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(8 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(2 * MAX_MESSAGE)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
-    let protocol = |text: String| ConnectFailure::Protocol(format!("WebSocket upgrade: {text}"));
-    let limited = FrameLimit::new(stream, MAX_MESSAGE as u64);
-    let mut step = ClientHandshake::start(limited, request, Some(config))
-        .map_err(|error| protocol(error.to_string()))?
-        .handshake();
-    loop {
-        match step {
-            Ok((socket, _)) => return Ok(socket),
-            Err(HandshakeError::Interrupted(waiting)) => {
-                let woken = wait_for_answer(&waiting, deadline, waker);
-                step = match woken {
-                    Ok(Woken::Ready) => waiting.handshake(),
-                    Ok(Woken::Knocked) => return Err(protocol("given up".to_owned())),
-                    Ok(Woken::DeadlinePassed) => {
-                        return Err(protocol("no answer in time".to_owned()));
-                    }
-                    Err(error) => return Err(protocol(error.to_string())),
-                };
-            }
-            Err(HandshakeError::Failure(tungstenite::Error::Http(response))) => {
-                return Err(refusal(&response));
-            }
-            Err(HandshakeError::Failure(error)) => return Err(protocol(error.to_string())),
-        }
-    }
-}
-
-fn wait_for_answer(
-    waiting: &MidHandshake<ClientHandshake<FrameLimit<Stream>>>,
-    deadline: Instant,
-    waker: &Waker,
-) -> io::Result<Woken> {
-    waiting
-        .get_ref()
-        .get_ref()
-        .get_ref()
-        .wait(PollFlags::POLLIN, Some(deadline), waker)
-}
-
-fn refusal(response: &Response) -> ConnectFailure {
-    let header = |name: &str| {
-        response
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
-    };
-    let status = response.status().as_u16();
-    if let (300..=399, Some(location)) = (status, header("location")) {
-        return ConnectFailure::Redirected(location);
-    }
-    let body = response.body().as_deref().map(String::from_utf8_lossy);
-    let body = body.map(|text| {
-        text.lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .take(200)
-            .collect::<String>()
-    });
-    ConnectFailure::Refused {
-        status,
-        reason: header("nh-connection-error-reason")
-            .or(body)
-            .filter(|text| !text.trim().is_empty()),
-        date: header("date").and_then(|text| parse_date(&text)),
-    }
-}
-
-fn parse_date(text: &str) -> Option<u64> {
-    let date = httpdate::parse_http_date(text).ok()?;
-    date.duration_since(std::time::UNIX_EPOCH)
-        .ok()
-        .map(|since| since.as_secs())
 }
 
 struct OpenSocket {
