@@ -18,6 +18,8 @@ pub const PRODUCT_SECRET: &str = "c2VjcmV0/+secret=";
 pub const IDENTIFIER: &str = "device-0001";
 /// The firmware the device runs: what `demo-1.0.0.fw` would have put there.
 pub const RUNNING_UUID: &str = "d8d9516f-2944-5ccd-9e4b-1cf639af0093";
+/// Logged once per successful join.
+pub const JOINED: &str = "device channel joined as ";
 /// How long an event may take on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,7 +37,9 @@ pub fn public_key() -> String {
 
 /// A hub with this bench's product, and a fast clockwork.
 pub fn hub() -> Builder {
-    Hub::builder().product(PRODUCT_KEY, PRODUCT_SECRET)
+    Hub::builder()
+        .product(PRODUCT_KEY, PRODUCT_SECRET)
+        .deadline(PATIENCE)
 }
 
 /// What applies firmware in a scenario.
@@ -139,6 +143,19 @@ impl Device {
         self.dir.path().join(name)
     }
 
+    /// Logs in with this client certificate instead of the shared secret.
+    pub fn use_certificate(&mut self, identity: &devhub::certs::Identity) {
+        for (setting, file, pem) in [
+            ("CERT_FILE", "client.pem", &identity.cert_pem),
+            ("KEY_FILE", "client.key", &identity.key_pem),
+        ] {
+            let path = self.path(file);
+            std::fs::write(&path, pem).expect(file);
+            self.set(setting, &path.display().to_string());
+        }
+        self.unset("PRODUCT_KEY").unset("PRODUCT_SECRET");
+    }
+
     /// What the agent writes firmware to.
     pub fn disk(&self) -> PathBuf {
         self.path("disk.img")
@@ -218,6 +235,21 @@ pub fn demo(hub: &Hub) -> Firmware {
     hub.firmware(data("fw/demo-2.0.0.fw"))
 }
 
+/// A device with the usual settings, and its agent.
+pub fn launch(hub: &Hub) -> (Device, Agent) {
+    let device = Device::new(hub);
+    let agent = device.start();
+    (device, agent)
+}
+
+/// The answers to all upgrade requests so far.
+pub fn statuses(hub: &Hub) -> Vec<u16> {
+    hub.upgrades()
+        .iter()
+        .map(|upgrade| upgrade.status)
+        .collect()
+}
+
 type Lines = Arc<(Mutex<Vec<String>>, Condvar)>;
 
 /// A running agent. Killed when dropped; its log is printed when the test fails.
@@ -263,13 +295,27 @@ impl Agent {
         self.lines.0.lock().expect("lines").join("\n")
     }
 
+    /// The lines of the log so far that contain `text`.
+    pub fn logged(&self, text: &str) -> Vec<String> {
+        let lines = self.lines.0.lock().expect("lines");
+        lines
+            .iter()
+            .filter(|line| line.contains(text))
+            .cloned()
+            .collect()
+    }
+
     /// Waits until the log has `count` lines that contain `text`.
     pub fn wait_log_times(&self, text: &str, count: usize) {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines.0.lock().expect("lines");
         while lines.iter().filter(|line| line.contains(text)).count() < count {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {count} log lines with {text:?}");
+            if left.is_zero() {
+                // The log is printed while this unwinds.
+                drop(lines);
+                panic!("no {count} log lines with {text:?}");
+            }
             lines = self.lines.1.wait_timeout(lines, left).expect("lines").0;
         }
     }

@@ -1,0 +1,219 @@
+//! Signals in the middle of an update: it is cancelled cleanly or finished in time, and
+//! nothing is left running.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use serde_json::Value;
+
+use crate::fwup::script;
+use crate::rig::{self, Device, Installer, PATIENCE, installers, within};
+use crate::stage::{Stage, is_there};
+
+const DONE: [&str; 3] = ["received", "started", "completed"];
+
+/// A stage whose download has stopped in the middle.
+fn stalled(installer: &Installer, settings: &[(&str, &str)]) -> Stage {
+    let stage = Stage::new(installer, settings);
+    let firmware = rig::demo(&stage.hub);
+    stage.offer_halting_at(1_000_000, &firmware);
+    stage
+}
+
+/// Runs the real installer, then waits at a gate before it says how that went.
+fn gated(device: &mut Device, installer: &Installer) {
+    let (gate, said) = (device.path("gate"), device.path("said"));
+    nix::unistd::mkfifo(&gate, Mode::S_IRWXU).expect("gate");
+    let (gate, said, real) = (gate.display(), said.display(), installer.path.display());
+    let text = format!("{real} \"$@\" > {said}\ncat {gate} > /dev/null\ncat {said}");
+    let script = script(device, &text);
+    device.use_installer(&script);
+}
+
+/// Waits until the installer is through and stands at the gate; held open it stays there.
+fn at_the_gate(stage: &Stage) -> std::fs::File {
+    let gate = stage.device.path("gate");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // Opening waits for the reader.
+    assert!(
+        within(PATIENCE, move || sender.send(open(&gate)).is_ok()),
+        "not at the gate"
+    );
+    receiver.recv().expect("gate")
+}
+
+fn open(gate: &Path) -> std::fs::File {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(gate)
+        .expect("gate")
+}
+
+/// A stage whose installer has all bytes and has not answered yet.
+fn finishing(installer: &Installer, settings: &[(&str, &str)]) -> (Stage, std::fs::File) {
+    let stage = Stage::prepared(installer, |_, device| {
+        gated(device, installer);
+        for (name, value) in settings {
+            device.set(name, value);
+        }
+    });
+    stage.hub.offer(&stage.firmware("small-2.0.1.fw"));
+    let gate = at_the_gate(&stage);
+    (stage, gate)
+}
+
+#[test]
+fn a_download_is_cancelled_without_a_word_to_the_hub() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        for installer in installers() {
+            let mut stage = stalled(&installer, &[]);
+            let pid = stage.fwup_pid();
+            stage.agent.signal(signal);
+            assert_eq!(stage.agent.wait_exit(), 0);
+            assert!(!is_there(pid), "fwup outlived the agent");
+            stage.hub.expect_offline();
+            assert_eq!(stage.statuses(), ["received", "started"]);
+            assert_eq!(stage.device.reboots(), 0);
+            stage
+                .agent
+                .wait_log("update cancelled, running firmware untouched");
+        }
+    }
+}
+
+#[test]
+fn an_fwup_that_ignores_the_signal_is_killed() {
+    let mut stage = Stage::prepared(&rig::standin(), |_, device| {
+        let script = script(device, "trap '' TERM; while :; do read line; done");
+        device.use_installer(&script);
+    });
+    let firmware = rig::demo(&stage.hub);
+    stage.offer_halting_at(1000, &firmware);
+    let pid = stage.fwup_pid();
+    assert_eq!(stage.agent.stop(), 0);
+    assert!(!is_there(pid), "fwup outlived the agent");
+    assert_eq!(stage.statuses(), ["received", "started"]);
+}
+
+#[test]
+fn an_update_that_is_all_there_is_finished_reported_and_booted_before_leaving() {
+    for installer in installers() {
+        let (mut stage, gate) = finishing(&installer, &[]);
+        stage.agent.signal(Signal::SIGTERM);
+        stage.agent.wait_log("leaving once fwup has finished");
+        drop(gate);
+        assert_eq!(stage.agent.wait_exit(), 0);
+        assert_eq!(stage.statuses(), DONE);
+        assert_eq!(stage.device.reboots(), 1);
+        stage.device.assert_image_of("small-2.0.1.fw");
+    }
+}
+
+#[test]
+fn an_update_that_does_not_finish_in_time_is_left_behind() {
+    let (mut stage, _gate) = finishing(&rig::standin(), &[("SHUTDOWN_TIMEOUT", "300ms")]);
+    let pid = stage.fwup_pid();
+    assert_eq!(stage.agent.stop(), 0);
+    stage.agent.wait_log("fwup did not end in time");
+    assert!(!is_there(pid), "fwup outlived the agent");
+    assert_eq!(stage.statuses(), ["received", "started"]);
+    assert_eq!(stage.device.reboots(), 0);
+}
+
+#[test]
+fn a_second_signal_leaves_at_once() {
+    let (mut stage, _gate) = finishing(&rig::standin(), &[("SHUTDOWN_TIMEOUT", "10m")]);
+    let pid = stage.fwup_pid();
+    stage.agent.signal(Signal::SIGTERM);
+    stage.agent.wait_log("leaving once fwup has finished");
+    stage.agent.signal(Signal::SIGTERM);
+    assert_eq!(stage.agent.wait_exit(), 0);
+    stage.agent.wait_log("second termination signal");
+    assert!(!is_there(pid), "fwup outlived the agent");
+    assert_eq!(stage.statuses(), ["received", "started"]);
+    assert_eq!(stage.device.reboots(), 0);
+}
+
+#[test]
+fn no_offer_is_taken_while_leaving() {
+    let (mut stage, gate) = finishing(&rig::standin(), &[]);
+    stage.agent.signal(Signal::SIGTERM);
+    stage.agent.wait_log("leaving once fwup has finished");
+    let other = rig::demo(&stage.hub);
+    stage.hub.offer(&other);
+    stage
+        .agent
+        .wait_log(&format!("leaving: firmware {} left alone", other.uuid));
+    drop(gate);
+    assert_eq!(stage.agent.wait_exit(), 0);
+    assert_eq!(stage.statuses(), DONE);
+}
+
+#[test]
+fn a_reload_does_not_disturb_an_update() {
+    for installer in installers() {
+        let stage = stalled(&installer, &[]);
+        let pid = stage.fwup_pid();
+        stage.agent.signal(Signal::SIGHUP);
+        let join = stage.hub.expect_join("device");
+        let firmware = rig::demo(&stage.hub);
+        assert_eq!(join.params["currently_downloading_uuid"], *firmware.uuid);
+        assert!(is_there(pid));
+        stage.hub.store().release();
+        stage.expect_installed();
+        assert_eq!(stage.statuses(), DONE);
+        assert_eq!(stage.hub.store().requests().len(), 1);
+        stage.device.assert_image_of("demo-2.0.0.fw");
+    }
+}
+
+#[test]
+fn a_status_line_tells_what_the_agent_is_doing() {
+    let stage = stalled(&rig::standin(), &[]);
+    let firmware = rig::demo(&stage.hub);
+    stage.hub.expect_push("device", "fwup_progress", |_| true);
+    stage.barrier();
+    let log = stage.agent.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("status: "))
+        .expect("a status line");
+    let expected = format!("update=\"installing {}", firmware.uuid);
+    assert!(line.contains(&expected), "{line}");
+    assert!(
+        line.contains(&format!("identifier={}", rig::IDENTIFIER)),
+        "{line}"
+    );
+    stage.hub.store().release();
+    stage.expect_installed();
+}
+
+#[test]
+fn a_killed_agent_ends_its_fwup_and_starts_afresh() {
+    let mut stage = Stage::prepared(&rig::standin(), |_, device| {
+        let gate = device.path("gate");
+        nix::unistd::mkfifo(&gate, Mode::S_IRWXU).expect("gate");
+        let text = format!("cat > /dev/null; echo over > {}", gate.display());
+        let script = script(device, &text);
+        device.use_installer(&script);
+    });
+    let firmware = rig::demo(&stage.hub);
+    stage.offer_halting_at(1_000_000, &firmware);
+    stage.fwup_pid();
+    stage.agent.signal(Signal::SIGKILL);
+    assert_eq!(stage.agent.wait_exit(), 128 + 9);
+    let gate = stage.device.path("gate");
+    let over = within(PATIENCE, move || {
+        std::fs::read(gate).expect("gate") == b"over\n"
+    });
+    assert!(over, "fwup's input did not end with the agent");
+    stage.hub.store().clear_faults(&firmware.path());
+    stage.device.use_installer(&rig::standin());
+    stage.agent = stage.device.start();
+    let join = stage.hub.expect_join("device");
+    assert_eq!(join.params["currently_downloading_uuid"], Value::Null);
+    stage.hub.offer(&firmware);
+    stage.expect_installed();
+    stage.device.assert_image_of("demo-2.0.0.fw");
+}
