@@ -603,6 +603,18 @@ fn a_failure_the_hub_chokes_on_is_not_sent_again() {
 }
 
 #[test]
+fn an_offer_between_a_failure_and_its_confirmation_has_its_turn() {
+    let mut bench = Bench::joined(setup());
+    bench.offer("new");
+    bench.install(InstallEvent::Finished(Err("fwup error: no".into())));
+    bench.offer("newer");
+    assert_eq!(bench.uuid_in_hand().as_deref(), Some("new"));
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.uuid_in_hand().as_deref(), Some("newer"));
+    assert!(bench.device_pushes().contains(&DevicePush::Received));
+}
+
+#[test]
 fn the_download_s_reason_wins_over_the_cancelled_installer_s() {
     let mut bench = Bench::joined(setup());
     bench.offer("new");

@@ -64,6 +64,8 @@ pub(super) struct Report {
     tries: u8,
     /// The answer to this reference proves that the hub has read the report.
     confirm: Option<u64>,
+    /// An offer that came before the answer; taken up after it.
+    next: Option<Box<Offer>>,
 }
 
 impl Update {
@@ -83,9 +85,17 @@ impl Core {
         if self.leaving {
             return log::info!("leaving: firmware {} left alone", offer.uuid);
         }
-        match &self.update.phase {
+        match &mut self.update.phase {
             Phase::Idle => {}
             Phase::AwaitingKeys(held) if held.uuid == offer.uuid => {}
+            Phase::Reporting(report) if report.failure.is_some() => {
+                log::info!(
+                    "firmware {} waits for the last outcome's report",
+                    offer.uuid
+                );
+                report.next = Some(offer);
+                return;
+            }
             Phase::AwaitingKeys(_)
             | Phase::Installing(_)
             | Phase::Reporting(_)
@@ -262,6 +272,7 @@ impl Core {
             failure,
             tries: 0,
             confirm: None,
+            next: None,
         });
         self.report_outcome();
     }
@@ -280,8 +291,7 @@ impl Core {
         match report.failure.clone() {
             Some(_) if given_up => {
                 log::warn!("the hub did not take the outcome {REPORT_TRIES} times; giving up");
-                self.update.phase = Phase::Idle;
-                return;
+                return self.report_settled();
             }
             Some(reason) => {
                 self.push_device(DevicePush::Failed { reason });
@@ -312,7 +322,7 @@ impl Core {
         if report.confirm == Some(reference) {
             match report.failure {
                 None => self.reboot_into_new_firmware(),
-                Some(_) => self.update.phase = Phase::Idle,
+                Some(_) => self.report_settled(),
             }
         }
     }
@@ -337,7 +347,17 @@ impl Core {
         }) = &self.update.phase
         {
             log::warn!("the hub could not take the failure report; not sent again");
-            self.update.phase = Phase::Idle;
+            self.report_settled();
+        }
+    }
+
+    /// The failure is told, or never will be; what was offered meanwhile has its turn.
+    fn report_settled(&mut self) {
+        if let Phase::Reporting(Report {
+            next: Some(offer), ..
+        }) = std::mem::take(&mut self.update.phase)
+        {
+            self.on_offer(offer);
         }
     }
 

@@ -219,6 +219,13 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_file_shorter_than_what_is_held_is_another_one() {
+        let answer = head(200, Some(39), None, None);
+        let verdict = judge(40, &Known::default(), &answer);
+        assert_eq!(kind(&verdict), "start over");
+    }
+
+    #[test]
     fn content_ranges() {
         for (text, expected) in [
             ("bytes 0-0/1", Some((0, Some(1)))),

@@ -12,36 +12,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use nix::poll::PollFlags;
 use sha2::{Digest, Sha256};
 
 use super::feed::{Chunk, Feed};
+pub use super::patience::Failure;
+use super::patience::{self, Patience};
 use super::response::{self, Head, Known, Verdict, judge};
 use crate::config::DownloadSettings;
 use crate::core::event::InstallEvent;
 use crate::system::dial::Dialer;
 use crate::system::http::{self, Cancel};
-use crate::system::waker;
 use crate::wire::Offer;
 
 /// More than a zip's directory takes: without these bytes a part of the last file is
 /// missing. About 60 bytes a file, and a comment may follow.
 pub const HELD_BACK: usize = 64 * 1024;
-/// `Retry-After` is obeyed up to this.
-const MAX_RETRY_AFTER: u64 = 3600;
 /// No attempt gets less than this (PROTOCOL §5).
 const MIN_ATTEMPT: Duration = Duration::from_secs(300);
 /// A file whose checksum is wrong is fetched once more.
 const CHECKSUM_TRIES: u32 = 2;
-
-/// Why a download ended without all its bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// To be reported to the hub.
-    Failed(String),
-    /// Cancelled, or the installer went away; somebody else knows why.
-    Abandoned,
-}
 
 /// What a download needs besides its offer.
 pub struct Means<'a> {
@@ -77,77 +66,9 @@ pub fn run(offer: &Offer, means: &Means) -> Result<(), Failure> {
             Err(Ended::Final(failure)) => return Err(failure),
             Err(Ended::Again { reason, after }) => {
                 let pause = patience.next_pause(reason, after)?;
-                sleep(pause, means.cancel)?;
+                patience::sleep(pause, means.cancel)?;
             }
         }
-    }
-}
-
-/// Counts attempts and time.
-struct Patience {
-    settings: DownloadSettings,
-    started: Instant,
-    retries: u32,
-    fruitless: u32,
-    /// Bytes beyond this are new: those fetched again after a fresh start are not.
-    furthest: u64,
-}
-
-impl Patience {
-    fn new(settings: DownloadSettings) -> Self {
-        Self {
-            settings,
-            started: Instant::now(),
-            retries: 0,
-            fruitless: 0,
-            furthest: 0,
-        }
-    }
-
-    fn note_progress(&mut self, furthest: u64) {
-        let progress = furthest > self.furthest;
-        self.furthest = furthest;
-        self.fruitless = if progress { 0 } else { self.fruitless + 1 };
-    }
-
-    /// Another attempt, or the end.
-    fn failed(&mut self, reason: String) -> Result<(), Failure> {
-        self.retries += 1;
-        if self.fruitless >= self.settings.max_disconnects {
-            let tries = self.fruitless;
-            return Err(Failure::Failed(format!(
-                "download failed: {reason} ({tries} attempts without progress)"
-            )));
-        }
-        if self.started.elapsed() >= self.settings.max_timeout {
-            return Err(Failure::Failed(format!(
-                "download failed: not finished in {:?}: {reason}",
-                self.settings.max_timeout
-            )));
-        }
-        Ok(())
-    }
-
-    fn next_pause(&mut self, reason: String, after: Option<u64>) -> Result<Duration, Failure> {
-        log::warn!("download interrupted: {reason}");
-        self.failed(reason)?;
-        let asked = Duration::from_secs(after.unwrap_or(0).min(MAX_RETRY_AFTER));
-        Ok(self.settings.time_between_retries.max(asked))
-    }
-}
-
-fn sleep(pause: Duration, cancel: &Cancel) -> Result<(), Failure> {
-    use std::os::fd::AsFd;
-    let door = cancel.waker.as_fd();
-    let slept = waker::wait(
-        door,
-        PollFlags::POLLIN,
-        Some(Instant::now() + pause),
-        &cancel.waker,
-    );
-    match slept {
-        Ok(waker::Woken::DeadlinePassed) => Ok(()),
-        _ => Err(Failure::Abandoned),
     }
 }
 
