@@ -34,7 +34,7 @@ die() {
 
 # stop PID: TERM, and KILL five seconds later; never an error.
 stop() {
-    [ -n "$1" ] && kill "$1" 2>/dev/null || return 0
+    if [ -z "$1" ] || ! kill "$1" 2>/dev/null; then return 0; fi
     tries=0
     while kill -0 "$1" 2>/dev/null && [ "$tries" -lt 50 ]; do
         sleep 0.1
