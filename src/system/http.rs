@@ -22,8 +22,8 @@ use super::waker::Waker;
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: u32 = 5;
-/// One TLS record's worth.
-const INPUT_BUFFER: usize = 32 * 1024;
+/// One read from the network, and one chunk for the installer.
+const INPUT_BUFFER: usize = 64 * 1024;
 const OUTPUT_BUFFER: usize = 8 * 1024;
 
 /// Stops a download (and the installer it feeds) from another thread.

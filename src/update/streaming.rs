@@ -11,10 +11,9 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use sha2::{Digest, Sha256};
 
-use super::feed::{Chunk, Feed};
+use super::feed::{Chunk, Feed, Filler};
 pub use super::patience::Failure;
 use super::patience::{self, Patience};
 use super::response::{self, Head, Known, Verdict, judge};
@@ -38,7 +37,7 @@ pub struct Means<'a> {
     pub dialer: Arc<Dialer>,
     pub allow_insecure: bool,
     pub cancel: &'a Cancel,
-    pub feed: &'a Sender<Feed>,
+    pub feed: &'a Filler,
     pub tell: &'a dyn Fn(InstallEvent),
 }
 
@@ -193,7 +192,7 @@ impl<'a> Transfer<'a> {
     fn skip_held(&mut self, body: &mut impl Read) -> Result<(), Ended> {
         let mut hasher = Sha256::new();
         let mut left = self.received;
-        let mut chunk = Chunk::default();
+        let mut chunk = self.means.feed.chunk();
         while left > 0 {
             let mut limited = body.by_ref().take(left);
             let bytes = chunk
@@ -204,7 +203,7 @@ impl<'a> Transfer<'a> {
             }
             hasher.update(bytes);
             left -= bytes.len() as u64;
-            chunk = Chunk::default();
+            chunk.clear();
         }
         if hasher.finalize() == self.hasher.clone().finalize() {
             return Ok(());
@@ -215,7 +214,7 @@ impl<'a> Transfer<'a> {
 
     fn receive(&mut self, body: &mut impl Read, head: &Head) -> Result<(), Ended> {
         let deadline = self.attempt_deadline(head.content_length);
-        let mut chunk = Chunk::default();
+        let mut chunk = self.means.feed.chunk();
         loop {
             let mut limited = body.by_ref().take(
                 self.known
@@ -232,7 +231,7 @@ impl<'a> Transfer<'a> {
             }
             let full = chunk.room() == 0;
             if full || !matches!(read, Ok(1..)) {
-                self.hand_over(std::mem::take(&mut chunk))?;
+                self.hand_over(std::mem::replace(&mut chunk, self.means.feed.chunk()))?;
             }
             match read {
                 Ok(0) => return self.check_length(),
@@ -297,7 +296,10 @@ impl<'a> Transfer<'a> {
     }
 
     fn send(&self, feed: Feed) -> Result<(), Failure> {
-        self.means.feed.send(feed).map_err(|_| Failure::Abandoned)
+        match self.means.feed.send(feed) {
+            true => Ok(()),
+            false => Err(Failure::Abandoned),
+        }
     }
 
     /// Forgets everything; the installer begins anew, too.

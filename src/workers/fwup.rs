@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -23,11 +24,13 @@ use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
 use crate::system::http::Cancel;
 use crate::system::thread;
-use crate::update::feed::Feed;
+use crate::update::feed::{Drain, Feed};
 use crate::wire::fwup_frame::END_OF_INPUT;
 use error::FwupError;
 use listener::{Heard, Listener, Pulse, kill_group};
 
+/// Bytes that fwup may be behind; kernel memory, and the most an unprivileged user may ask.
+const PIPE: i32 = 1024 * 1024;
 /// Pause between looks at a process that has closed its output.
 const EXIT_LOOK: Duration = Duration::from_millis(2);
 
@@ -39,7 +42,7 @@ pub fn run(
     job: JobId,
     settings: &FwupSettings,
     order: &InstallOrder,
-    feed: Receiver<Feed>,
+    feed: Drain,
     cancel: &Cancel,
     inbox: &Sender<Event>,
 ) -> Result<(), String> {
@@ -77,7 +80,7 @@ enum Fed {
 }
 
 impl Installation<'_> {
-    fn run(&self, feed: &Receiver<Feed>) -> Result<(), FwupError> {
+    fn run(&self, feed: &Drain) -> Result<(), FwupError> {
         loop {
             let mut process = self.start()?;
             let fed = process.feed(feed);
@@ -108,6 +111,8 @@ impl Installation<'_> {
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(wrap(io::ErrorKind::BrokenPipe.into()));
         };
+        // Fewer turns between the two processes; a kernel that refuses costs only those.
+        let _ = fcntl(&stdin, FcntlArg::F_SETPIPE_SZ(PIPE));
         let group = Pid::from_raw(child.id().cast_signed());
         log::info!(
             "fwup started (pid {group}), task {}, device {}",
@@ -190,11 +195,11 @@ struct Process {
 }
 
 impl Process {
-    fn feed(&mut self, feed: &Receiver<Feed>) -> Fed {
+    fn feed(&mut self, feed: &Drain) -> Fed {
         loop {
             // A process that ends is noticed even though the download brings no byte.
             let fed = select! {
-                recv(feed) -> fed => fed,
+                recv(feed.pieces()) -> fed => fed,
                 recv(self.listening) -> heard => {
                     self.heard = heard.ok();
                     self.input_refused = true;
@@ -202,7 +207,11 @@ impl Process {
                 }
             };
             let written = match fed {
-                Ok(Feed::Chunk(mut chunk)) => self.write(chunk.framed()),
+                Ok(Feed::Chunk(mut chunk)) => {
+                    let written = self.write(chunk.framed());
+                    feed.give_back(chunk);
+                    written
+                }
                 Ok(Feed::Restart) => return Fed::Restart,
                 Ok(Feed::End) => {
                     let written = self.write(&END_OF_INPUT);
