@@ -122,6 +122,11 @@ pub fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     sane.then_some((first, size))
 }
 
+/// The whole file's size, as a `Content-Range` tells it.
+pub fn size_in_range(text: &str) -> Option<u64> {
+    parse_content_range(text)?.1
+}
+
 /// The tag if it is a strong one: weak tags cannot guard a range.
 pub fn strong_etag(text: &str) -> Option<String> {
     (text.starts_with('"') && text.ends_with('"') && text.len() >= 2).then(|| text.to_owned())

@@ -94,10 +94,14 @@ struct Transfer<'a> {
     /// The most that was ever received, over all fresh starts.
     furthest: u64,
     hasher: Sha256,
+    /// Not yet full; outlives attempts, so that many short ones fill no more memory.
+    filling: Chunk,
     held_back: VecDeque<Chunk>,
     held_bytes: usize,
     percent: u8,
     checksum_tries: u32,
+    /// The whole download's last moment.
+    ends: Instant,
 }
 
 impl<'a> Transfer<'a> {
@@ -112,10 +116,12 @@ impl<'a> Transfer<'a> {
             received: 0,
             furthest: 0,
             hasher: Sha256::new(),
+            filling: Chunk::default(),
             held_back: VecDeque::new(),
             held_bytes: 0,
             percent: 0,
             checksum_tries: 0,
+            ends: Instant::now() + means.settings.max_timeout,
         }
     }
 
@@ -182,8 +188,14 @@ impl<'a> Transfer<'a> {
             self.known.etag.clone_from(&head.etag);
             self.known.last_modified.clone_from(&head.last_modified);
         }
-        if self.known.size.is_none() && head.status == 200 {
-            self.known.size = head.content_length;
+        if self.known.size.is_none() {
+            self.known.size = match head.status {
+                200 => head.content_length,
+                _ => head
+                    .content_range
+                    .as_deref()
+                    .and_then(response::size_in_range),
+            };
         }
     }
 
@@ -214,36 +226,28 @@ impl<'a> Transfer<'a> {
 
     fn receive(&mut self, body: &mut impl Read, head: &Head) -> Result<(), Ended> {
         let deadline = self.attempt_deadline(head.content_length);
-        let mut chunk = self.means.feed.chunk();
         loop {
-            let mut limited = body.by_ref().take(
-                self.known
-                    .size
-                    .map_or(u64::MAX, |size| size.saturating_sub(self.received)),
-            );
-            let read = chunk.read_from(&mut limited).map(|bytes| {
-                self.hasher.update(bytes);
-                bytes.len()
-            });
-            if let Ok(count) = read {
-                self.received += count as u64;
-                self.furthest = self.furthest.max(self.received);
-            }
-            let full = chunk.room() == 0;
-            if full || !matches!(read, Ok(1..)) {
-                self.hand_over(std::mem::replace(&mut chunk, self.means.feed.chunk()))?;
-            }
-            match read {
-                Ok(0) => return self.check_length(),
-                Ok(_) if Instant::now() >= deadline => {
-                    self.hand_over(chunk)?;
-                    return Err(Ended::Final(Failure::Failed(
-                        "download failed: slower than the worst case".to_owned(),
-                    )));
-                }
-                Ok(_) => self.tell_percent(),
+            let left = self
+                .known
+                .size
+                .map_or(u64::MAX, |size| size.saturating_sub(self.received));
+            let read = self.filling.read_from(&mut body.by_ref().take(left));
+            let bytes = match read {
+                Ok([]) => return self.check_length(),
+                Ok(bytes) => bytes,
                 Err(error) => return Err(self.broken(&error)),
+            };
+            self.hasher.update(bytes);
+            self.received += bytes.len() as u64;
+            self.furthest = self.furthest.max(self.received);
+            if self.filling.room() == 0 {
+                self.hand_over().map_err(Ended::Final)?;
             }
+            if Instant::now() >= deadline {
+                let text = "download failed: too slow, out of time".to_owned();
+                return Err(Ended::Final(Failure::Failed(text)));
+            }
+            self.tell_percent();
         }
     }
 
@@ -251,7 +255,7 @@ impl<'a> Transfer<'a> {
         let bytes = content_length.or(self.known.size).unwrap_or(0);
         let speed = self.means.settings.worst_case_speed.max(1);
         let worst = Duration::from_secs(bytes.saturating_mul(8) / speed).max(MIN_ATTEMPT);
-        Instant::now() + worst.min(self.means.settings.max_timeout)
+        self.ends.min(Instant::now() + worst)
     }
 
     fn check_length(&self) -> Result<(), Ended> {
@@ -271,18 +275,16 @@ impl<'a> Transfer<'a> {
         again(format!("at byte {}: {error}", self.received))
     }
 
-    /// Queues a chunk, keeping the last [`HELD_BACK`] bytes here.
-    fn hand_over(&mut self, chunk: Chunk) -> Result<(), Ended> {
-        if chunk.payload().is_empty() {
-            return Ok(());
-        }
+    /// Queues what has been filled, keeping the last [`HELD_BACK`] bytes here.
+    fn hand_over(&mut self) -> Result<(), Failure> {
+        let chunk = std::mem::replace(&mut self.filling, self.means.feed.chunk());
         self.held_bytes += chunk.payload().len();
         self.held_back.push_back(chunk);
         while let Some(first) = self.held_back.front().map(|first| first.payload().len()) {
             if self.held_bytes - first < HELD_BACK {
                 break;
             }
-            self.release_first().map_err(Ended::Final)?;
+            self.release_first()?;
         }
         Ok(())
     }
@@ -306,6 +308,7 @@ impl<'a> Transfer<'a> {
     fn start_over(&mut self) -> Result<(), Ended> {
         log::warn!("starting the download over");
         self.send(Feed::Restart).map_err(Ended::Final)?;
+        self.filling.clear();
         self.held_back.clear();
         self.held_bytes = 0;
         self.received = 0;
@@ -342,6 +345,9 @@ impl<'a> Transfer<'a> {
         }
         // Told first: the installer may be through before the next line runs.
         (self.means.tell)(InstallEvent::Downloaded);
+        if !self.filling.payload().is_empty() {
+            self.hand_over()?;
+        }
         while !self.held_back.is_empty() {
             self.release_first()?;
         }

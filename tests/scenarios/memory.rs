@@ -15,14 +15,16 @@ fn forget_peak(agent: &Agent) -> u64 {
 }
 
 /// Streams an archive of so many KiB, looking at the memory with each progress report.
-fn stream(kib: u64, fault: Option<Fault>) -> Stage {
-    let stage = Stage::new(&standin(), &[("FWUP_TASK", "switch"), ("LOG", "info")]);
+fn stream(kib: u64, fault: Option<(When, Fault)>) -> Stage {
+    let settings = [
+        ("FWUP_TASK", "switch"),
+        ("LOG", "info"),
+        ("TIME_BETWEEN_RETRIES", "10ms"),
+    ];
+    let stage = Stage::new(&standin(), &settings);
     let (forged, firmware) = stage.forge("forged.fw", kib);
-    if let Some(fault) = fault {
-        stage
-            .hub
-            .store()
-            .fault(&firmware.path(), When::Always, fault);
+    if let Some((when, fault)) = fault {
+        stage.hub.store().fault(&firmware.path(), when, fault);
     }
     stage.barrier();
     let idle = forget_peak(&stage.agent);
@@ -46,7 +48,7 @@ fn stream(kib: u64, fault: Option<Fault>) -> Stage {
 
 #[test]
 fn a_server_of_64_kib_a_second_costs_no_memory() {
-    let stage = stream(256, Some(Fault::Slow(64 * 1024)));
+    let stage = stream(256, Some((When::Always, Fault::Slow(64 * 1024))));
     let requests = stage.hub.store().requests();
     assert_eq!(requests.len(), 1, "a slow server is not a broken one");
 }
@@ -54,4 +56,12 @@ fn a_server_of_64_kib_a_second_costs_no_memory() {
 #[test]
 fn a_big_archive_costs_no_more_than_a_small_one() {
     stream(64 * 1024, None);
+}
+
+#[test]
+fn a_server_that_cuts_after_every_byte_costs_no_memory() {
+    let cuts = 300;
+    let stage = stream(256, Some((When::First(cuts), Fault::CutAfter(1))));
+    let requests = stage.hub.store().requests();
+    assert_eq!(requests.len(), cuts as usize + 1);
 }
