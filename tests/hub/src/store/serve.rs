@@ -113,10 +113,11 @@ impl Answer<'_> {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("connection: close\r\n\r\n");
-        self.stream.write_all(text.as_bytes())?;
-        self.stream.flush()?;
+        // First the log: the client may act on the answer before the next line runs.
         self.shared
             .change(|state| state.requests[self.index].status = reply.status);
+        self.stream.write_all(text.as_bytes())?;
+        self.stream.flush()?;
         match reply.body {
             _ if head.method == "HEAD" => {}
             Body::Text(body) => self.stream.write_all(body.as_bytes())?,
@@ -209,7 +210,10 @@ impl Answer<'_> {
         Ok(at)
     }
 
+    /// Logged first, as the head is.
     fn write_piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.shared
+            .change(|state| state.requests[self.index].sent += bytes.len() as u64);
         if self.chunked {
             self.stream
                 .write_all(format!("{:x}\r\n", bytes.len()).as_bytes())?;
@@ -218,10 +222,7 @@ impl Answer<'_> {
         if self.chunked {
             self.stream.write_all(b"\r\n")?;
         }
-        self.stream.flush()?;
-        self.shared
-            .change(|state| state.requests[self.index].sent += bytes.len() as u64);
-        Ok(())
+        self.stream.flush()
     }
 
     /// Waits until released; an error when the store stops. A release that comes while the
