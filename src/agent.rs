@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::config::Config;
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
-use crate::core::event::{ConnId, Event, JobId, SocketEvent, Worker};
+use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::http::Cancel;
 use crate::system::waker::Waker;
 use crate::system::{identity, interface, metadata};
@@ -161,7 +161,7 @@ impl Agent {
             Effect::Push(conn, push) => self.push(conn, push),
             Effect::StartHeartbeat(conn) => self.beat(Some(conn)),
             Effect::StopHeartbeat => self.beat(None),
-            Effect::FindInterface(conn, address) => self.one_shot("interface", move || {
+            Effect::FindInterface(conn, address) => self.errand(Errand::Interface, move || {
                 Event::InterfaceFound(conn, interface::holding(address))
             }),
             Effect::ReadValidation => self.read_validation(),
@@ -187,9 +187,9 @@ impl Agent {
     }
 
     /// A short job on a thread of its own that answers with one event.
-    fn one_shot(&mut self, name: &'static str, job: impl FnOnce() -> Event + Send + 'static) {
+    fn errand(&mut self, errand: Errand, job: impl FnOnce() -> Event + Send + 'static) {
         let inbox = self.crew.inbox();
-        self.spawn(name, Worker::OneShot(name), move || {
+        self.spawn(errand.name(), Worker::Errand(errand), move || {
             inbox.send(job()).map_err(|_| "no dispatcher".to_owned())
         });
     }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Agent;
-use crate::core::event::Event;
+use crate::core::event::{Errand, Event};
 use crate::system::{command, metadata};
 
 /// `fwup --version` answers within this, or there is no usable fwup.
@@ -16,7 +16,7 @@ const COMMAND_OUTPUT: usize = 64 * 1024;
 impl Agent {
     pub(super) fn read_fwup_version(&mut self) {
         let path = self.config.fwup.path.clone();
-        self.one_shot("fwup-version", move || {
+        self.errand(Errand::FwupVersion, move || {
             let mut program = Command::new(&path);
             program.arg("--version");
             command::without_secrets(&mut program);
@@ -40,7 +40,7 @@ impl Agent {
 
     pub(super) fn read_validation(&mut self) {
         let settings = self.config.metadata.clone();
-        self.one_shot("validation", move || {
+        self.errand(Errand::Validation, move || {
             let read = metadata::load(&settings)
                 .map(|values| values.firmware(&settings.overrides).validated);
             Event::ValidationRead(read.unwrap_or_else(|error| {
@@ -52,7 +52,7 @@ impl Agent {
 
     pub(super) fn reboot(&mut self) {
         let text = self.config.reboot_command.clone();
-        self.one_shot("reboot", move || {
+        self.errand(Errand::Reboot, move || {
             log::info!("flushing disks, then rebooting: {text}");
             nix::unistd::sync();
             let output = command::capture(

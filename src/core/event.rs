@@ -98,5 +98,26 @@ pub enum Worker {
     Fwup(JobId),
     Signals,
     /// Short jobs that answer with an event of their own.
-    OneShot(&'static str),
+    Errand(Errand),
+}
+
+/// Short jobs on a thread of their own; each answers with one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    FwupVersion,
+    Interface,
+    Validation,
+    Reboot,
+}
+
+impl Errand {
+    /// The thread's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FwupVersion => "fwup-version",
+            Self::Interface => "interface",
+            Self::Validation => "validation",
+            Self::Reboot => "reboot",
+        }
+    }
 }

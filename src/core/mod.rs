@@ -25,7 +25,7 @@ use crate::config::LinkSettings;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{Event, Signal, Worker};
+use event::{Errand, Event, Signal, Worker};
 use link::Link;
 use timers::{Timer, Timers};
 use update::Update;
@@ -176,10 +176,21 @@ impl Core {
         match (worker, result) {
             (Worker::Socket(conn), Err(reason)) => self.on_closed(conn, &reason),
             (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
-            (Worker::Download(job) | Worker::Fwup(job), Err(reason)) => {
-                self.on_install_worker_lost(job, reason);
-            }
-            (Worker::Signals | Worker::OneShot(_), Err(_)) | (_, Ok(())) => {}
+            (Worker::Download(job), Err(reason)) => self.on_download_lost(job, &reason),
+            (Worker::Fwup(job), Err(reason)) => self.on_installer_lost(job, &reason),
+            (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
+            (Worker::Signals, Err(_)) | (_, Ok(())) => {}
+        }
+    }
+
+    /// An errand without an answer (no thread left, a panic) is answered for.
+    fn on_errand_failed(&mut self, errand: Errand, reason: String) {
+        match errand {
+            Errand::FwupVersion => self.on_fwup_version_read(None),
+            Errand::Validation => self.on_validation_read(false),
+            Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
+            // The hub learns the interface with the next connection.
+            Errand::Interface => {}
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::effect::{Attempt, Effect};
 use super::endpoint::Endpoint;
-use super::event::{ConnId, ConnectFailure, Event, InstallEvent, JobId, Signal, SocketEvent};
+use super::event::{
+    ConnId, ConnectFailure, Errand, Event, InstallEvent, JobId, Signal, SocketEvent, Worker,
+};
 use super::{Core, Setup};
 use crate::config::{LinkSettings, LinkTimeouts, Secret, Serializer};
 use crate::wire::inbound::ReplyBody;
@@ -669,4 +671,49 @@ fn a_reboot_is_announced_first_and_refused_while_firmware_is_written() {
     bench.receive(Inbound::Device(DeviceEvent::Reboot));
     bench.pass(60 * SECOND);
     assert!(!bench.rebooted());
+}
+
+#[test]
+fn errands_that_die_are_answered_for() {
+    let mut bench = Bench::joined(setup());
+    let died = |errand| Event::WorkerExited(Worker::Errand(errand), Err("no thread".into()));
+    bench.offer("new");
+    bench.install(InstallEvent::Downloaded);
+    bench.install(InstallEvent::Finished(Ok(())));
+    bench.reply_to_heartbeat();
+    bench.effects.clear();
+    bench.event(died(Errand::Reboot));
+    bench.pass(60 * SECOND);
+    assert!(bench.rebooted(), "a promised reboot is ordered again");
+
+    let now = Instant::now();
+    let core = Core::new(setup(), now);
+    let mut bench = Bench {
+        core,
+        now,
+        effects: Vec::new(),
+    };
+    bench.event(Event::Started);
+    bench.open();
+    bench.event(died(Errand::FwupVersion));
+    assert!(
+        matches!(bench.pushes()[0].body, Outbound::Join(..)),
+        "joins without a version"
+    );
+}
+
+#[test]
+fn an_installer_thread_that_dies_fails_the_update_and_frees_the_agent_for_the_next() {
+    let mut bench = Bench::joined(setup());
+    bench.offer("new");
+    bench.event(Event::WorkerExited(
+        Worker::Fwup(JobId(1)),
+        Err("panicked".into()),
+    ));
+    assert!(bench.effects.contains(&Effect::CancelInstall(JobId(1))));
+    let failed = |push: &DevicePush| matches!(push, DevicePush::Failed { reason } if reason.contains("panicked"));
+    assert!(bench.device_pushes().iter().any(failed));
+    bench.reply_to_heartbeat();
+    bench.offer("newer");
+    assert_eq!(bench.uuid_in_hand().as_deref(), Some("newer"));
 }

@@ -199,12 +199,18 @@ impl Core {
         }
     }
 
-    pub(super) fn on_install_worker_lost(&mut self, job: JobId, reason: String) {
-        let current =
-            matches!(&self.update.phase, Phase::Installing(install) if install.job == job);
-        if current {
-            self.cancel_install(format!("internal error: {reason}"));
-        }
+    /// The download's thread died; the installer's ends the job.
+    pub(super) fn on_download_lost(&mut self, job: JobId, reason: &str) {
+        self.on_install(
+            job,
+            InstallEvent::DownloadFailed(format!("internal error: {reason}")),
+        );
+    }
+
+    /// The installer's thread died: nobody else will end the job.
+    pub(super) fn on_installer_lost(&mut self, job: JobId, reason: &str) {
+        self.on_download_lost(job, reason);
+        self.on_install(job, InstallEvent::Finished(Err(reason.to_owned())));
     }
 
     fn report_progress(&mut self, stage: Stage, value: u8) {

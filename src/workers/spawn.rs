@@ -80,13 +80,14 @@ impl Crew {
 fn must_end(worker: Worker) -> bool {
     match worker {
         Worker::Socket(_) | Worker::Fwup(_) => true,
-        Worker::Download(_) | Worker::Heartbeat | Worker::Signals | Worker::OneShot(_) => false,
+        Worker::Download(_) | Worker::Heartbeat | Worker::Signals | Worker::Errand(_) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::Errand;
 
     /// The hook stays with the process, so the real test runs in one of its own.
     #[test]
@@ -106,7 +107,7 @@ mod tests {
         thread::contain_panics();
         let (sender, inbox) = crossbeam_channel::bounded(4);
         let mut crew = Crew::new(sender);
-        let worker = Worker::OneShot("test");
+        let worker = Worker::Errand(Errand::Interface);
         crew.spawn("test", worker, || panic!("on purpose {}", 7))
             .expect("thread");
         let event = inbox.recv_timeout(Duration::from_secs(10));
