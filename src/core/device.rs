@@ -258,10 +258,6 @@ impl Core {
         self.on_keys_settled();
     }
 
-    pub(super) fn on_keys_overdue(&mut self) {
-        self.on_keys_settled();
-    }
-
     pub(super) fn on_interface_found(&mut self, conn: ConnId, name: Option<String>) {
         let Some(session) = self.link.session().filter(|session| session.conn == conn) else {
             return;

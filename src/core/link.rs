@@ -160,6 +160,8 @@ impl Core {
 
     fn on_connect_failed(&mut self, failure: ConnectFailure) {
         self.link.phase = Phase::Down;
+        // Everything but a failure of the network itself is proof of one.
+        self.link.network_seen |= !matches!(failure, ConnectFailure::Network(_));
         match failure {
             ConnectFailure::Redirected(location) => self.on_redirected(&location),
             ConnectFailure::Network(reason) if !self.link.network_seen => {
@@ -167,19 +169,14 @@ impl Core {
                 self.link.last_error = Some(reason);
                 self.set_timer(Timer::Reconnect, NETWORK_PROBE_PAUSE);
             }
-            ConnectFailure::Network(reason) => self.reconnect_later(&reason),
-            ConnectFailure::Protocol(reason) => {
-                self.link.network_seen = true;
+            ConnectFailure::Network(reason) | ConnectFailure::Protocol(reason) => {
                 self.reconnect_later(&reason);
             }
             ConnectFailure::Refused {
                 status,
                 reason,
                 date,
-            } => {
-                self.link.network_seen = true;
-                self.on_refused(status, reason.as_deref(), date);
-            }
+            } => self.on_refused(status, reason.as_deref(), date),
         }
     }
 
@@ -198,10 +195,9 @@ impl Core {
     }
 
     fn on_redirected(&mut self, location: &str) {
-        self.link.network_seen = true;
-        let from = self.link.target.take();
-        self.link.target = self.setup.endpoint.clone();
-        let Some(from) = from else { return };
+        let Some(from) = self.link.target.clone() else {
+            return;
+        };
         self.link.redirects += 1;
         if self.link.redirects > MAX_REDIRECTS {
             return self.reconnect_later(&format!(

@@ -113,7 +113,7 @@ impl Core {
                 Timer::JoinReply => self.on_join_overdue(),
                 Timer::Interface => self.on_interface_timer(),
                 Timer::Validation => self.effect(Effect::ReadValidation),
-                Timer::Keys => self.on_keys_overdue(),
+                Timer::Keys => self.on_keys_settled(),
                 Timer::RebootAnyway => self.on_report_overdue(),
                 Timer::RebootRetry => self.effect(Effect::Reboot),
                 Timer::Shutdown => self.on_shutdown_overdue(),

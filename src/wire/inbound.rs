@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::phoenix::{FrameWire, Topic, WireError};
-use crate::config::Secret;
+use crate::config::{Secret, values};
 
 /// One understood frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -229,18 +229,10 @@ fn keys(payload: &Value) -> Vec<String> {
         .flatten()
         .filter_map(Value::as_str)
         .map(str::trim)
-        .filter(|key| is_public_key(key))
+        .filter(|key| values::public_key(key).is_ok())
         .take(MAX_KEYS)
         .map(str::to_owned)
         .collect()
-}
-
-/// Base64 of exactly 32 bytes.
-pub fn is_public_key(text: &str) -> bool {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .is_ok_and(|bytes| bytes.len() == 32)
 }
 
 fn text(payload: &Value, name: &str) -> String {
