@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod dial;
+pub mod durable;
 pub mod http;
 pub mod identity;
 pub mod interface;

@@ -2,6 +2,7 @@
 //! down, and memory stays flat. Emptied chunks travel back to be filled again.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -16,6 +17,8 @@ const DEPTH: usize = 4;
 #[derive(Debug)]
 pub enum Feed {
     Chunk(Chunk),
+    /// The whole firmware, proven, is in this file; nothing else follows.
+    File(PathBuf),
     /// What was sent so far is void: begin again with the first byte.
     Restart,
     /// That was all, and it is proven as far as the offer allows.
