@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
 use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
@@ -18,7 +18,7 @@ use crate::system::http::Cancel;
 use crate::system::waker::Waker;
 use crate::system::{identity, interface, metadata};
 use crate::update::feed;
-use crate::update::streaming::Means;
+use crate::update::fetch::Means;
 use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
 use crate::workers::{download, fwup, signals, socket};
@@ -80,6 +80,14 @@ struct SocketHandle {
     waker: Waker,
 }
 
+/// The running installation.
+struct Install {
+    job: JobId,
+    cancel: Cancel,
+    /// Where its download waits for fresh URLs.
+    urls: Sender<Secret>,
+}
+
 struct Agent {
     config: Config,
     core: Core,
@@ -90,7 +98,7 @@ struct Agent {
     own: VecDeque<Event>,
     socket: Option<SocketHandle>,
     heartbeat: Sender<Beat>,
-    install: Option<(JobId, Cancel)>,
+    install: Option<Install>,
     leaving: bool,
 }
 
@@ -167,6 +175,7 @@ impl Agent {
             Effect::ReadValidation => self.read_validation(),
             Effect::StartInstall(job, order) => self.start_install(job, *order),
             Effect::CancelInstall(job) => self.cancel_install(job),
+            Effect::RenewUrl(job, url) => self.renew_url(job, url),
             Effect::Reboot => self.reboot(),
             Effect::ReloadCredentials => self.access.reload(&self.config),
             Effect::Exit => self.leaving = true,
@@ -274,10 +283,16 @@ impl Agent {
                     .push_back(Event::WorkerExited(Worker::Fwup(job), lost));
             }
         };
-        self.install = Some((job, cancel.clone()));
+        let (urls, fresh_urls) = bounded(1);
+        self.install = Some(Install {
+            job,
+            cancel: cancel.clone(),
+            urls,
+        });
         let (chunks, firmware) = feed::channel();
         let (offer, inbox, stop) = (order.offer.clone(), self.crew.inbox(), cancel.clone());
         let (dialer, settings) = (self.access.download.clone(), self.config.download);
+        let cache = self.config.cache.clone();
         let allow_insecure = self.config.allow_insecure;
         self.spawn("download", Worker::Download(job), move || {
             let tell = |event| {
@@ -291,8 +306,9 @@ impl Agent {
                 cancel: &stop,
                 feed: &chunks,
                 tell: &tell,
+                fresh_urls,
             };
-            download::run(job, &offer, &means, &inbox)
+            download::run(job, &offer, &cache, &means, &inbox)
         });
         let (settings, inbox) = (self.config.fwup.clone(), self.crew.inbox());
         self.spawn("fwup", Worker::Fwup(job), move || {
@@ -301,8 +317,15 @@ impl Agent {
     }
 
     fn cancel_install(&mut self, job: JobId) {
-        if let Some((_, cancel)) = self.install.take_if(|(current, _)| *current == job) {
-            cancel.cancel();
+        if let Some(install) = self.install.take_if(|install| install.job == job) {
+            install.cancel.cancel();
+        }
+    }
+
+    fn renew_url(&mut self, job: JobId, url: Secret) {
+        if let Some(install) = self.install.as_ref().filter(|install| install.job == job) {
+            // The download waits for it, or is gone.
+            let _ = install.urls.try_send(url);
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn setup(
         public_keys: config.fwup.public_keys.clone(),
         request_public_keys: config.fwup.request_public_keys,
         shutdown_timeout: config.shutdown_timeout,
+        fresh_offer_timeout: config.fresh_offer_timeout,
         // The standard library keys its hasher with the system's random source.
         seed: RandomState::new().build_hasher().finish(),
     }

@@ -36,6 +36,9 @@ pub struct Config {
     pub proxy: Option<Proxy>,
     pub fwup: FwupSettings,
     pub download: DownloadSettings,
+    pub cache: CacheSettings,
+    /// How long a fresh offer for a refused URL may take.
+    pub fresh_offer_timeout: Duration,
     pub metadata: MetadataSettings,
     /// Persistent state of the agent (`NERVES_HUB_DATA_PATH`).
     pub data_path: PathBuf,
@@ -166,6 +169,33 @@ pub struct DownloadSettings {
     pub time_between_retries: Duration,
     /// Bits per second; an attempt gets `remaining·8/speed`, at least 5 minutes.
     pub worst_case_speed: u64,
+    /// Bytes per second, 0 for no limit.
+    pub rate_limit: u64,
+}
+
+/// How firmware travels from the hub to the installer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Straight into the installer, nothing on disk.
+    #[default]
+    Streaming,
+    /// Into one file, proven as a whole, then into the installer.
+    Caching,
+    /// Into parts, each proven on arrival, then into the installer.
+    Parts,
+}
+
+/// Where and how firmware is kept before it is installed.
+#[derive(Clone, Debug, Default)]
+pub struct CacheSettings {
+    pub strategy: Strategy,
+    pub folder: PathBuf,
+    /// Most bytes of one firmware.
+    pub max: u64,
+    /// How often a part may be wrong.
+    pub part_attempts: u32,
+    /// How many requests for parts there are at once.
+    pub concurrent_parts: usize,
 }
 
 /// Where the running firmware's description comes from.

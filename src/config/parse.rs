@@ -6,16 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigErrors, Problem};
 use super::reader::Reader;
 use super::table::{Setting, setting};
 use super::values::{self, show_duration};
 use super::{
-    Config, Credentials, DownloadSettings, FwupSettings, HubAddress, IdentifierSource,
-    LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy, Serializer, TlsSettings,
-    address,
+    CacheSettings, Config, Credentials, DownloadSettings, FwupSettings, HubAddress,
+    IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy,
+    Serializer, Strategy, TlsSettings, address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -40,7 +40,7 @@ pub fn parse(
 fn config(r: &mut Reader) -> Config {
     let allow_insecure = r.flag(setting!("NERVES_HUB_ALLOW_INSECURE")) == Some(true);
     let connect = r.flag(setting!("NERVES_HUB_CONNECT")) != Some(false);
-    let path = |path: Option<PathBuf>| path.unwrap_or_default();
+    let data_path = r.path(setting!("NERVES_HUB_DATA_PATH")).unwrap_or_default();
     Config {
         host: host(r, connect, allow_insecure),
         connect,
@@ -51,8 +51,10 @@ fn config(r: &mut Reader) -> Config {
         proxy: proxy(r),
         fwup: fwup(r),
         download: download(r),
+        cache: cache(r, &data_path),
+        fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
-        data_path: path(r.path(setting!("NERVES_HUB_DATA_PATH"))),
+        data_path,
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))
             .unwrap_or_default(),
@@ -259,6 +261,23 @@ fn download(r: &mut Reader) -> DownloadSettings {
         max_timeout: r.duration(setting!("NERVES_HUB_MAX_TIMEOUT")),
         time_between_retries: r.duration(setting!("NERVES_HUB_TIME_BETWEEN_RETRIES")),
         worst_case_speed: r.integer(setting!("NERVES_HUB_WORST_CASE_DOWNLOAD_SPEED")),
+        rate_limit: r.size(setting!("NERVES_HUB_DOWNLOAD_RATE_LIMIT")),
+    }
+}
+
+fn cache(r: &mut Reader, data_path: &Path) -> CacheSettings {
+    let folder = r.path(setting!("NERVES_HUB_CACHE_DIR"));
+    CacheSettings {
+        strategy: match r.choice(setting!("NERVES_HUB_UPDATER")) {
+            "caching" => Strategy::Caching,
+            "parts" => Strategy::Parts,
+            _ => Strategy::Streaming,
+        },
+        folder: folder.unwrap_or_else(|| data_path.join("cache")),
+        max: r.size(setting!("NERVES_HUB_CACHE_MAX")),
+        // Both at most a thousand by their rows' ranges.
+        part_attempts: r.integer(setting!("NERVES_HUB_MAX_PART_ATTEMPTS")) as u32,
+        concurrent_parts: r.integer(setting!("NERVES_HUB_MAX_CONCURRENT_PARTS")) as usize,
     }
 }
 

@@ -184,6 +184,15 @@ impl Reader {
             .unwrap_or_default()
     }
 
+    /// Bytes within the row's range; zero when wrong.
+    pub fn size(&mut self, setting: &'static Setting) -> u64 {
+        let Kind::Size(min, max) = setting.kind else {
+            unreachable!("{} is read as a size", setting.name);
+        };
+        self.parsed(setting, |text| values::size_in(text, min, max))
+            .unwrap_or_default()
+    }
+
     /// One of the row's words; empty when wrong.
     pub fn choice(&mut self, setting: &'static Setting) -> &'static str {
         let Kind::Choice(words) = setting.kind else {

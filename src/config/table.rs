@@ -38,6 +38,8 @@ pub enum Kind {
     Duration(Duration, Duration),
     /// Within min ..= max.
     Integer(u64, u64),
+    /// Bytes within min ..= max, with K, M or G if wanted.
+    Size(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Words between commas or spaces, each shown as this word.
@@ -54,6 +56,7 @@ impl Kind {
             Self::Boolean => "1|0".to_owned(),
             Self::Duration(..) => "DURATION".to_owned(),
             Self::Integer(..) => "NUMBER".to_owned(),
+            Self::Size(..) => "BYTES".to_owned(),
             Self::Choice(words) => words.join("|"),
             Self::List(word) => format!("{word},…"),
         }
@@ -113,7 +116,7 @@ enum Form {
     ForeignSecret,
 }
 use Form::{ForeignSecret, OrFile, Plain, Secret};
-use Kind::{Boolean, Choice, Command, Integer, List, Path, Text};
+use Kind::{Boolean, Choice, Command, Integer, List, Path, Size, Text};
 
 const fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -227,6 +230,20 @@ settings! {
             "Asks the hub for public keys on each connect even when some are configured; its answer replaces them.";
         NERVES_HUB_FWUP_STALL_TIMEOUT Plain Kind::Duration(ms(10), DAY), "5m",
             "fwup is killed, and the update failed, when it neither reads nor answers for this long.";
+        NERVES_HUB_UPDATER Plain Choice(&["streaming", "caching", "parts"]), "streaming",
+            "How firmware reaches fwup. streaming: directly, nothing is kept. caching: by way of one file, checked before fwup starts, resumed after a restart. parts: by way of 1 MiB parts, each checked on arrival.";
+        NERVES_HUB_CACHE_DIR Plain Path, "",
+            "Folder that caching and parts keep firmware in. Else NERVES_HUB_DATA_PATH/cache.";
+        NERVES_HUB_CACHE_MAX Plain Size(1, 1 << 50), "2G",
+            "Largest firmware kept there; a larger one is refused.";
+        NERVES_HUB_MAX_PART_ATTEMPTS Plain Integer(1, 1000), "3",
+            "parts: the update fails when one part was wrong so many times.";
+        NERVES_HUB_MAX_CONCURRENT_PARTS Plain Integer(1, 16), "1",
+            "parts: how many requests there are at once.";
+        NERVES_HUB_DOWNLOAD_RATE_LIMIT Plain Size(0, 1 << 50), "0",
+            "Bytes per second that a download takes at most, over all its requests; 0: no limit.";
+        NERVES_HUB_FRESH_OFFER_TIMEOUT Plain Kind::Duration(ms(10), HOUR), "20s",
+            "When a firmware URL is refused (expired), the device channel is joined anew for a fresh offer, which may take so long to come.";
         NERVES_HUB_MAX_DISCONNECTS Plain Integer(0, 1_000_000), "10",
             "A download is given up after this many attempts in a row without a new byte.";
         NERVES_HUB_IDLE_TIMEOUT Plain Kind::Duration(ms(10), HOUR), "60s",

@@ -86,6 +86,17 @@ pub fn size(text: &str) -> Result<u64, Problem> {
         })
 }
 
+/// A size within `min ..= max`.
+pub fn size_in(text: &str, min: u64, max: u64) -> Result<u64, Problem> {
+    size(text).and_then(|value| match (min..=max).contains(&value) {
+        true => Ok(value),
+        false => Err(Problem::new(
+            "is out of range",
+            format!("use {min} to {max} bytes"),
+        )),
+    })
+}
+
 fn split_number(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !c.is_ascii_digit())

@@ -163,6 +163,7 @@ impl Core {
         {
             self.on_interface_found(conn, name);
         }
+        self.await_fresh_offer();
         self.report_outcome();
     }
 
@@ -176,10 +177,20 @@ impl Core {
             self.timers.cancel(timer);
         }
         self.unconfirm_report();
+        self.ask_for_fresh_offer_again();
+    }
+
+    /// Joins the joined channel again; the hub answers with a new one and closes the old.
+    pub(super) fn rejoin_now(&mut self) {
+        if matches!(self.device.channel, Channel::Joined(_)) {
+            self.device.channel = Channel::Left;
+            self.join_device();
+        }
     }
 
     fn rejoin_later(&mut self) {
         self.device.channel = Channel::Left;
+        self.ask_for_fresh_offer_again();
         self.timers.cancel(Timer::JoinReply);
         self.set_timer(Timer::Rejoin, self.setup.link.rejoin_after);
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::endpoint::Endpoint;
 use super::event::{ConnId, JobId};
+use crate::config::Secret;
 use crate::wire::{Offer, Push};
 
 /// An order for a worker. Performing one never blocks the dispatcher.
@@ -20,6 +21,8 @@ pub enum Effect {
     ReadValidation,
     StartInstall(JobId, Box<InstallOrder>),
     CancelInstall(JobId),
+    /// Another URL of the same file, for a download that waits for it.
+    RenewUrl(JobId, Secret),
     /// Flush disks and run the reboot command.
     Reboot,
     /// Read certificates and keys again before the next attempt.

@@ -3,7 +3,7 @@
 //!
 //! * [`link`] keeps one connection to the hub alive.
 //! * [`device`] speaks the `device` channel on it.
-//! * [`update`] takes one offer from arrival to reboot.
+//! * [`update`] takes one offer from arrival to reboot; [`renewal`] gets it another URL.
 
 pub mod backoff;
 pub mod device;
@@ -11,6 +11,7 @@ pub mod effect;
 pub mod endpoint;
 pub mod event;
 pub mod link;
+mod renewal;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub struct Setup {
     pub public_keys: Vec<String>,
     pub request_public_keys: bool,
     pub shutdown_timeout: Duration,
+    pub fresh_offer_timeout: Duration,
     /// Differs between devices and starts.
     pub seed: u64,
 }
@@ -113,6 +115,7 @@ impl Core {
                 Timer::JoinReply => self.on_join_overdue(),
                 Timer::Interface => self.on_interface_timer(),
                 Timer::Validation => self.effect(Effect::ReadValidation),
+                Timer::FreshOffer => self.on_fresh_offer_overdue(),
                 Timer::Keys => self.on_keys_settled(),
                 Timer::RebootAnyway => self.on_report_overdue(),
                 Timer::RebootRetry => self.effect(Effect::Reboot),

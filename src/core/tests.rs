@@ -51,6 +51,7 @@ fn setup() -> Setup {
         devpath: Some("/dev/mmcblk0".into()),
         public_keys: vec![KEY.into()],
         request_public_keys: false,
+        fresh_offer_timeout: Duration::from_secs(20),
         shutdown_timeout: 10 * SECOND,
         seed: 7,
     }
@@ -64,6 +65,7 @@ fn offer(uuid: &str) -> Box<Offer> {
         url: Secret::new("https://files/fw?sig=x"),
         size: Some(100),
         checksum: None,
+        partials: Vec::new(),
     })
 }
 

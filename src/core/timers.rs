@@ -15,6 +15,8 @@ pub enum Timer {
     Interface,
     /// Look again whether the firmware is marked valid.
     Validation,
+    /// The fresh offer for a refused URL did not come.
+    FreshOffer,
     /// Requested public keys did not come.
     Keys,
     /// Reboot although the outcome could not be reported.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Core;
 use super::effect::{Effect, InstallOrder};
 use super::event::{InstallEvent, JobId};
+use super::renewal::Renewal;
 use super::timers::Timer;
 use crate::wire::{DevicePush, Offer, Outbound, Stage};
 
@@ -46,7 +47,7 @@ pub(super) enum Phase {
 }
 
 pub(super) struct Installing {
-    job: JobId,
+    pub(super) job: JobId,
     pub offer: Box<Offer>,
     pub percent: u8,
     /// Last report: stage, value and when.
@@ -55,6 +56,10 @@ pub(super) struct Installing {
     all_handed_over: bool,
     /// The reason that counts, when it is not the installer's.
     cause: Option<String>,
+    /// Asking for another URL.
+    pub(super) renewal: Renewal,
+    /// Offered instead while this one could not go on; taken up after it.
+    pub(super) instead: Option<Box<Offer>>,
 }
 
 pub(super) struct Report {
@@ -72,6 +77,8 @@ impl Update {
     /// For `currently_downloading_uuid`: until the outcome has been reported.
     pub(super) fn uuid_in_hand(&self) -> Option<&str> {
         match &self.phase {
+            // Only a join that names none makes the hub offer anew.
+            Phase::Installing(install) if install.renewal.is_wanted() => None,
             Phase::Installing(install) => Some(&install.offer.uuid),
             Phase::Reporting(report) => Some(&report.uuid),
             Phase::AwaitingKeys(offer) => Some(&offer.uuid),
@@ -88,6 +95,9 @@ impl Core {
         match &mut self.update.phase {
             Phase::Idle => {}
             Phase::AwaitingKeys(held) if held.uuid == offer.uuid => {}
+            Phase::Installing(install) if install.renewal.is_awaited() => {
+                return self.on_fresh_offer(offer);
+            }
             Phase::Reporting(report) if report.failure.is_some() => {
                 log::info!(
                     "firmware {} waits for the last outcome's report",
@@ -146,10 +156,7 @@ impl Core {
         };
         self.update.last_job += 1;
         let job = JobId(self.update.last_job);
-        let interface = self
-            .link
-            .session()
-            .and_then(|session| session.interface.clone());
+        let interface = self.session_interface();
         let order = InstallOrder {
             offer: (*offer).clone(),
             devpath,
@@ -164,7 +171,14 @@ impl Core {
             sent: None,
             all_handed_over: false,
             cause: None,
+            renewal: Renewal::default(),
+            instead: None,
         });
+    }
+
+    pub(super) fn session_interface(&mut self) -> Option<String> {
+        let session = self.link.session()?;
+        session.interface.clone()
     }
 
     /// The one place where events of old jobs are dropped.
@@ -181,6 +195,7 @@ impl Core {
             }
             InstallEvent::Downloaded => install.all_handed_over = true,
             InstallEvent::DownloadFailed(reason) => self.cancel_install(reason),
+            InstallEvent::UrlRefused(reason) => self.on_url_refused(reason),
             InstallEvent::Progress(percent) => {
                 install.percent = percent;
                 self.report_progress(Stage::Updating, percent);
@@ -190,7 +205,7 @@ impl Core {
     }
 
     /// Keeps the first reason; the job ends with its `Finished`.
-    fn cancel_install(&mut self, reason: String) {
+    pub(super) fn cancel_install(&mut self, reason: String) {
         if let Phase::Installing(install) = &mut self.update.phase {
             log::error!("update cancelled: {reason}");
             install.cause.get_or_insert(reason);
@@ -252,6 +267,13 @@ impl Core {
         if self.leaving && failure.is_some() {
             log::info!("update cancelled, running firmware untouched; leaving");
             return self.exit();
+        }
+        self.timers.cancel(Timer::FreshOffer);
+        // A download that still waits for something ends, too.
+        self.effect(Effect::CancelInstall(install.job));
+        if let Some(offer) = install.instead {
+            // Not a failure: the hub wants another firmware now.
+            return self.on_offer(offer);
         }
         self.settle(install.offer.uuid, failure);
     }

@@ -67,3 +67,31 @@ pub fn spawn(
             LAST_WORDS.set(None);
         })
 }
+
+/// Does `work` on every item at the same time: the first one here, each other on a thread
+/// called `name`. Waits for all; the results are in the items' order. A panic of such a
+/// thread ends the process, as the dispatcher's does: its work could not be taken over.
+pub fn each<T: Send, R: Send>(
+    name: &'static str,
+    items: &mut [T],
+    work: impl Fn(&mut T) -> R + Sync,
+) -> Vec<R> {
+    let Some((first, others)) = items.split_first_mut() else {
+        return Vec::new();
+    };
+    let mut results: Vec<Option<R>> = others.iter().map(|_| None).collect();
+    let work = &work;
+    let first = std::thread::scope(|scope| {
+        for (item, result) in others.iter_mut().zip(&mut results) {
+            let job = move || *result = Some(work(item));
+            let builder = Builder::new().name(name.to_owned()).stack_size(STACK);
+            if let Err(error) = builder.spawn_scoped(scope, job) {
+                log::warn!("no thread for {name}: {error}");
+            }
+        }
+        work(first)
+    });
+    std::iter::once(first)
+        .chain(results.into_iter().flatten())
+        .collect()
+}

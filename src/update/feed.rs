@@ -2,6 +2,7 @@
 //! down, and memory stays flat. Emptied chunks travel back to be filled again.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,8 +18,12 @@ const DEPTH: usize = 4;
 #[derive(Debug)]
 pub enum Feed {
     Chunk(Chunk),
-    /// The whole firmware, proven, is in this file; nothing else follows.
-    File(PathBuf),
+    /// The whole firmware is in this file; nothing else follows.
+    File {
+        path: PathBuf,
+        /// Its SHA-256 is the offered one; without, the installer must verify it first.
+        proven: bool,
+    },
     /// What was sent so far is void: begin again with the first byte.
     Restart,
     /// That was all, and it is proven as far as the offer allows.
@@ -61,13 +66,14 @@ impl Chunk {
         self.end = HEADER;
     }
 
-    /// Reads once into the room left; the new bytes come back.
+    /// Reads once into the room left, `limit` bytes at most; the new bytes come back.
     ///
     /// # Errors
     /// The reader's.
-    pub fn read_from(&mut self, reader: &mut impl std::io::Read) -> std::io::Result<&[u8]> {
+    pub fn read_from(&mut self, reader: &mut dyn Read, limit: u64) -> io::Result<&[u8]> {
         let before = self.end;
-        self.end += reader.read(&mut self.bytes[before..])?;
+        let room = usize::try_from(limit).map_or(self.room(), |limit| limit.min(self.room()));
+        self.end += reader.read(&mut self.bytes[before..before + room])?;
         Ok(&self.bytes[before..self.end])
     }
 

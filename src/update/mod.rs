@@ -1,11 +1,19 @@
 //! From an offer to bytes in the installer.
 //!
 //! * [`response`] decides what an HTTP answer means for a download in progress. Pure.
+//! * [`fetch`] makes the requests; [`patience`] counts attempts and time.
 //! * [`feed`] is the bounded way from the download to the installer.
-//! * [`patience`] counts attempts and time.
-//! * [`streaming`] is the strategy that keeps nothing on disk.
+//! * [`streaming`], [`caching`] and [`parts`] are the strategies: where the bytes go, and
+//!   what is proven before the installer sees them. [`cache`] looks after the folder that
+//!   the last two keep firmware in, [`plan`] does the arithmetic of parts.
 
+pub mod cache;
+pub mod caching;
 pub mod feed;
+pub mod fetch;
+pub mod parts;
 pub mod patience;
+pub mod plan;
+pub mod progress;
 pub mod response;
 pub mod streaming;

@@ -32,19 +32,21 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(settings: DownloadSettings) -> Self {
+    /// `held` bytes are there already.
+    pub(super) fn new(settings: DownloadSettings, held: u64) -> Self {
         Self {
             settings,
             started: Instant::now(),
             retries: 0,
             fruitless: 0,
-            furthest: 0,
+            furthest: held,
         }
     }
 
-    pub(super) fn note_progress(&mut self, furthest: u64) {
-        let progress = furthest > self.furthest;
-        self.furthest = furthest;
+    /// An attempt has ended with this many bytes held.
+    pub(super) fn note_progress(&mut self, held: u64) {
+        let progress = held > self.furthest;
+        self.furthest = self.furthest.max(held);
         self.fruitless = if progress { 0 } else { self.fruitless + 1 };
     }
 

@@ -8,12 +8,23 @@
 pub struct Known {
     /// Whole file, from the offer or the first answer.
     pub size: Option<u64>,
+    /// From the offer: what a fresh start begins with.
+    pub offered_size: Option<u64>,
     /// Strong entity tag of the first answer.
     pub etag: Option<String>,
     pub last_modified: Option<String>,
 }
 
 impl Known {
+    /// What an offer tells.
+    pub fn offered(size: Option<u64>) -> Self {
+        Self {
+            size,
+            offered_size: size,
+            ..Self::default()
+        }
+    }
+
     /// For `If-Range`: the strong tag, else the date (RFC 9110 §13.1.5).
     pub fn if_range(&self) -> Option<&str> {
         self.etag.as_deref().or(self.last_modified.as_deref())
@@ -39,24 +50,38 @@ pub enum Verdict {
     Append,
     /// The body is the whole file: its first bytes are those held already, if unchanged.
     Whole,
-    /// The file is another one now, or ranges do not work: forget all and ask anew.
+    /// The file is another one now: forget all and ask anew.
     StartOver(String),
+    /// Ranges do not work here: ask for the whole file, whose beginning is held already.
+    WithoutRange(String),
     /// Ask the same again later.
     Retry {
         reason: String,
         after: Option<u64>,
     },
+    /// This URL is not, or no longer, good: only another one helps.
+    Refused(String),
     Fatal(String),
 }
 
-/// Judges an answer to a request for everything from `offset`.
-pub fn judge(offset: u64, known: &Known, head: &Head) -> Verdict {
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The first byte not yet held.
+    pub offset: u64,
+    /// The request had a `Range`.
+    pub ranged: bool,
+}
+
+/// Judges an answer.
+pub fn judge(asked: Asked, known: &Known, head: &Head) -> Verdict {
     match head.status {
-        200 => judge_whole(offset, known, head),
-        206 => judge_part(offset, known, head),
-        404 | 416 if offset > 0 => {
-            Verdict::StartOver(format!("HTTP {} to a range request", head.status))
+        200 => judge_whole(asked.offset, known, head),
+        206 => judge_part(asked.offset, known, head),
+        404 | 416 if asked.ranged => {
+            Verdict::WithoutRange(format!("HTTP {} to a range request", head.status))
         }
+        401 | 403 | 404 | 410 => Verdict::Refused(format!("HTTP {}", head.status)),
         408 | 425 | 429 | 500..=599 => Verdict::Retry {
             reason: format!("HTTP {}", head.status),
             after: head.retry_after,
@@ -86,10 +111,10 @@ fn judge_whole(offset: u64, known: &Known, head: &Head) -> Verdict {
 
 fn judge_part(offset: u64, known: &Known, head: &Head) -> Verdict {
     let Some((first, total)) = head.content_range.as_deref().and_then(parse_content_range) else {
-        return Verdict::StartOver("HTTP 206 without a usable Content-Range".to_owned());
+        return Verdict::WithoutRange("HTTP 206 without a usable Content-Range".to_owned());
     };
     if first != offset {
-        return Verdict::StartOver(format!(
+        return Verdict::WithoutRange(format!(
             "asked for bytes from {offset}, got them from {first}"
         ));
     }
@@ -151,6 +176,8 @@ mod tests {
             Verdict::Append => "append",
             Verdict::Whole => "whole",
             Verdict::StartOver(_) => "start over",
+            Verdict::WithoutRange(_) => "without range",
+            Verdict::Refused(_) => "refused",
             Verdict::Retry { .. } => "retry",
             Verdict::Fatal(_) => "fatal",
         }
@@ -161,7 +188,7 @@ mod tests {
         let known = Known {
             size: Some(100),
             etag: Some("\"a\"".into()),
-            last_modified: None,
+            ..Known::default()
         };
         for (offset, answer, expected) in [
             (0, head(200, Some(100), None, Some("\"a\"")), "whole"),
@@ -188,7 +215,7 @@ mod tests {
             (
                 40,
                 head(206, Some(60), Some("bytes 41-99/100"), None),
-                "start over",
+                "without range",
             ),
             (
                 40,
@@ -198,35 +225,40 @@ mod tests {
             (
                 40,
                 head(206, Some(60), Some("items 40-99/100"), None),
-                "start over",
+                "without range",
             ),
-            (40, head(206, Some(60), None, None), "start over"),
+            (40, head(206, Some(60), None, None), "without range"),
             (
                 0,
                 head(206, Some(100), Some("bytes 0-99/100"), None),
                 "append",
             ),
-            (40, head(404, None, None, None), "start over"),
-            (40, head(416, None, None, None), "start over"),
-            (0, head(404, None, None, None), "fatal"),
-            (0, head(403, None, None, None), "fatal"),
+            (40, head(404, None, None, None), "without range"),
+            (40, head(416, None, None, None), "without range"),
+            (40, head(403, None, None, None), "refused"),
+            (0, head(401, None, None, None), "refused"),
+            (0, head(404, None, None, None), "refused"),
+            (0, head(410, None, None, None), "refused"),
+            (0, head(416, None, None, None), "fatal"),
             (0, head(503, None, None, None), "retry"),
             (40, head(500, None, None, None), "retry"),
             (0, head(429, None, None, None), "retry"),
             (0, head(204, None, None, None), "fatal"),
         ] {
-            assert_eq!(
-                kind(&judge(offset, &known, &answer)),
-                expected,
-                "{offset} {answer:?}"
-            );
+            let ranged = offset > 0;
+            let verdict = judge(Asked { offset, ranged }, &known, &answer);
+            assert_eq!(kind(&verdict), expected, "{offset} {answer:?}");
         }
     }
 
     #[test]
     fn a_whole_file_shorter_than_what_is_held_is_another_one() {
         let answer = head(200, Some(39), None, None);
-        let verdict = judge(40, &Known::default(), &answer);
+        let asked = Asked {
+            offset: 40,
+            ranged: true,
+        };
+        let verdict = judge(asked, &Known::default(), &answer);
         assert_eq!(kind(&verdict), "start over");
     }
 

@@ -78,7 +78,12 @@ pub struct Offer {
     pub size: Option<u64>,
     /// SHA-256 of the whole file.
     pub checksum: Option<[u8; 32]>,
+    /// SHA-256 of each [`PART`] bytes; empty when the hub names none.
+    pub partials: Vec<[u8; 32]>,
 }
+
+/// What `partials_checksums` cut a file into, in bytes; the last part may be shorter.
+pub const PART: u64 = 1024 * 1024;
 
 /// At most this many public keys are taken from the hub.
 const MAX_KEYS: usize = 64;
@@ -193,7 +198,20 @@ fn parse_update(payload: &Value) -> Result<DeviceEvent, WireError> {
             .and_then(Value::as_u64)
             .filter(|size| *size > 0),
         checksum: checksum.map(parse_checksum).transpose()?,
+        partials: partials(payload),
     })))
+}
+
+/// A list that cannot be understood as a whole is none: the file's own checksum remains.
+fn partials(payload: &Value) -> Vec<[u8; 32]> {
+    let Some(list) = payload.get("partials_checksums").and_then(Value::as_array) else {
+        return Vec::new();
+    };
+    let parsed: Result<Vec<_>, WireError> = list.iter().map(parse_checksum).collect();
+    parsed.unwrap_or_else(|error| {
+        log::warn!("partials_checksums ignored: {error}");
+        Vec::new()
+    })
 }
 
 /// Letters, digits and dashes: a uuid becomes part of file names later.
@@ -298,6 +316,7 @@ mod tests {
         assert_eq!(offer.uuid, "50edf921-8531-5c24-1fba-b040d2e2cd10");
         assert_eq!(offer.size, Some(66393));
         assert_eq!(offer.checksum.map(|sum| sum[0]), Some(0x96));
+        assert_eq!(offer.partials, [offer.checksum.expect("checksum")]);
         assert!(!format!("{offer:?}").contains("127.0.0.1"));
     }
 

@@ -2,16 +2,30 @@
 
 use crossbeam_channel::Sender;
 
+use crate::config::{CacheSettings, Strategy};
 use crate::core::event::{Event, InstallEvent, JobId};
-use crate::update::streaming::{self, Failure, Means};
+use crate::update::fetch::Means;
+use crate::update::patience::Failure;
+use crate::update::{caching, parts, streaming};
 use crate::wire::Offer;
 
 /// Runs one download to its end.
 ///
 /// # Errors
 /// None; failures are [`InstallEvent`]s.
-pub fn run(job: JobId, offer: &Offer, means: &Means, inbox: &Sender<Event>) -> Result<(), String> {
-    match streaming::run(offer, means) {
+pub fn run(
+    job: JobId,
+    offer: &Offer,
+    cache: &CacheSettings,
+    means: &Means,
+    inbox: &Sender<Event>,
+) -> Result<(), String> {
+    let ended = match cache.strategy {
+        Strategy::Streaming => streaming::run(offer, means),
+        Strategy::Caching => caching::run(offer, cache, means),
+        Strategy::Parts => parts::run(offer, cache, means),
+    };
+    match ended {
         Ok(()) | Err(Failure::Abandoned) => {}
         Err(Failure::Failed(reason)) => {
             // The dispatcher is gone only when the process leaves.

@@ -221,7 +221,7 @@ impl Process {
                     self.input_refused = written.is_err();
                     return Fed::Everything;
                 }
-                Ok(Feed::File(_)) | Err(_) => return Fed::Stopped,
+                Ok(Feed::File { .. }) | Err(_) => return Fed::Stopped,
             };
             if let Err(error) = written {
                 log::debug!("fwup takes no more input: {error}");

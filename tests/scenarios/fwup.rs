@@ -243,7 +243,7 @@ fn a_download_that_starts_over_takes_a_fresh_fwup_and_leaves_none_behind() {
         let (forged, firmware) = stage.forge("forged.fw", 400);
         let (store, path) = (stage.hub.store(), firmware.path());
         store.fault(&path, When::Nth(1), Fault::CutAt(200_000));
-        store.fault(&path, When::Nth(2), Fault::Status(416));
+        store.fault(&path, When::Nth(1), Fault::Etag("\"old\"".into()));
         stage.hub.offer(&firmware);
         stage.expect_installed();
         forged.assert_on(&stage.device);

@@ -121,6 +121,7 @@ impl Device {
             ("RECONNECT_MAX", "500ms"),
             ("REJOIN_AFTER", "200ms"),
             ("TIME_BETWEEN_RETRIES", "100ms"),
+            ("FRESH_OFFER_TIMEOUT", "300ms"),
             ("LOG", "debug"),
         ] {
             device.set(name, value);

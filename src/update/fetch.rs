@@ -1,0 +1,474 @@
+//! HTTP requests for a file until somebody has all of it.
+//!
+//! Owns requests, their answers and the loop around them: resuming, pauses, fresh URLs,
+//! deadlines and the rate. Where the bytes go is the [`Sink`]'s matter.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::feed::Filler;
+use super::patience::{self, Failure, Patience};
+use super::progress::Progress;
+use super::response::{self, Asked, Head, Known, Verdict, judge};
+use crate::config::{DownloadSettings, Secret};
+use crate::core::event::InstallEvent;
+use crate::system::dial::Dialer;
+use crate::system::http::{self, Cancel};
+
+/// No attempt gets less than this (PROTOCOL §5).
+const MIN_ATTEMPT: Duration = Duration::from_secs(300);
+/// Shorter pauses for the rate limit are saved up.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// What a download needs besides its offer.
+pub struct Means<'a> {
+    pub settings: DownloadSettings,
+    pub dialer: Arc<Dialer>,
+    pub allow_insecure: bool,
+    pub cancel: &'a Cancel,
+    pub feed: &'a Filler,
+    pub tell: &'a (dyn Fn(InstallEvent) + Sync),
+    /// Answers [`InstallEvent::UrlRefused`]; its end means that the job is over.
+    pub fresh_urls: Receiver<Secret>,
+}
+
+impl Means<'_> {
+    /// Asks the hub for another URL of the same file, and waits for it.
+    pub(super) fn fresh_url(&self, reason: String) -> Result<Secret, Failure> {
+        log::warn!("download refused: {reason}; asking the hub for a fresh URL");
+        (self.tell)(InstallEvent::UrlRefused(reason));
+        self.fresh_urls.recv().map_err(|_| Failure::Abandoned)
+    }
+
+    pub(super) fn send(&self, feed: super::feed::Feed) -> Result<(), Failure> {
+        match self.feed.send(feed) {
+            true => Ok(()),
+            false => Err(Failure::Abandoned),
+        }
+    }
+}
+
+/// Where the bytes of a file go, in order.
+pub trait Sink {
+    /// The first byte wanted, counted from the start of the file.
+    fn position(&self) -> u64;
+
+    /// Where the wanted bytes end; `None` is the end of the file.
+    fn end(&self) -> Option<u64> {
+        None
+    }
+
+    /// Reads once from the network, `limit` bytes at most; 0 is the body's end.
+    ///
+    /// # Errors
+    /// The network's or the sink's own.
+    fn take(&mut self, body: &mut dyn Read, limit: u64) -> Result<usize, TakeError>;
+
+    /// Whether the whole file is welcome where only the rest was asked for.
+    fn takes_whole(&self) -> bool {
+        true
+    }
+
+    /// The whole file comes although only the rest was asked for: reads what is held
+    /// already off it. False: it is another file.
+    ///
+    /// # Errors
+    /// The network's.
+    fn skip_held(&mut self, body: &mut dyn Read) -> io::Result<bool>;
+
+    /// The file's validators became known; nothing of it is held yet.
+    ///
+    /// # Errors
+    /// The sink's own.
+    fn on_known(&mut self, _known: &Known) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Forgets everything held.
+    ///
+    /// # Errors
+    /// The sink's own.
+    fn start_over(&mut self) -> Result<(), Failure>;
+
+    /// All bytes are here. False: they are wrong, and what is wrong is forgotten.
+    ///
+    /// # Errors
+    /// The sink's own.
+    fn finish(&mut self) -> Result<bool, Failure>;
+}
+
+/// Why [`Sink::take`] took nothing.
+pub enum TakeError {
+    Network(io::Error),
+    Own(Failure),
+}
+
+impl From<io::Error> for TakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Network(error)
+    }
+}
+
+/// Reads `count` bytes off `body` through `chunk`, showing them to `see`.
+pub(super) fn read_off(
+    body: &mut dyn Read,
+    count: u64,
+    chunk: &mut [u8],
+    mut see: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut left = count;
+    while left > 0 {
+        let room = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
+        match body.read(&mut chunk[..room])? {
+            0 => return Err(io::Error::other("the connection ended early")),
+            got => {
+                see(&chunk[..got]);
+                left -= got as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why one attempt ended early.
+pub(super) enum Ended {
+    Again {
+        reason: String,
+        after: Option<u64>,
+    },
+    /// Ranges do not work: the next request has none.
+    WithoutRange(String),
+    /// Another URL is needed.
+    Refused(String),
+    Final(Failure),
+}
+
+pub(super) fn again(reason: impl Into<String>) -> Ended {
+    Ended::Again {
+        reason: reason.into(),
+        after: None,
+    }
+}
+
+fn failed(reason: impl fmt::Display) -> Ended {
+    Ended::Final(Failure::Failed(format!("download failed: {reason}")))
+}
+
+/// One request.
+pub(super) struct Request<'a> {
+    pub(super) url: &'a Secret,
+    /// For `X-Retry-Number`.
+    pub(super) number: u32,
+    /// False when the server has shown that it cannot.
+    pub(super) ranged: bool,
+    /// Name the file's validators, so that another one comes whole.
+    pub(super) guarded: bool,
+}
+
+/// Makes requests.
+pub(super) struct Fetcher<'a> {
+    client: ureq::Agent,
+    means: &'a Means<'a>,
+    progress: &'a Progress<'a>,
+    /// The whole download's last moment.
+    ends: Instant,
+    /// Bytes per second, 0 for no limit.
+    rate: u64,
+}
+
+impl<'a> Fetcher<'a> {
+    /// `connections` share the rate.
+    pub(super) fn new(means: &'a Means<'a>, progress: &'a Progress<'a>, connections: u64) -> Self {
+        let settings = &means.settings;
+        let rate = match settings.rate_limit {
+            0 => 0,
+            limit => (limit / connections).max(1),
+        };
+        Self {
+            client: http::client(
+                means.dialer.clone(),
+                settings.idle_timeout,
+                means.allow_insecure,
+                means.cancel.clone(),
+            ),
+            means,
+            progress,
+            ends: Instant::now() + settings.max_timeout,
+            rate,
+        }
+    }
+
+    /// One request and its body, as far as it goes.
+    pub(super) fn attempt(
+        &self,
+        request: &Request,
+        known: &mut Known,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Ended> {
+        let (offset, end) = (sink.position(), sink.end());
+        let url = request.url.expose();
+        let ranged = request.ranged && (offset > 0 || end.is_some());
+        let mut get = self
+            .client
+            .get(url)
+            .header("X-Retry-Number", request.number.to_string());
+        if ranged {
+            let last = end.map_or(String::new(), |end| (end - 1).to_string());
+            log::debug!("asking for bytes {offset}-{last}");
+            get = get.header("Range", format!("bytes={offset}-{last}"));
+            if let Some(guard) = known.if_range().filter(|_| request.guarded) {
+                get = get.header("If-Range", guard);
+            }
+        }
+        let response = get.call().map_err(|error| self.explain(error))?;
+        let head = read_head(&response);
+        log::debug!("{}: HTTP {}", http::without_query(url), head.status);
+        let whole = match judge(Asked { offset, ranged }, known, &head) {
+            Verdict::Append => false,
+            Verdict::Whole if ranged && offset > 0 && !sink.takes_whole() => {
+                let reason = "HTTP 200 to a range request".to_owned();
+                return Err(Ended::WithoutRange(reason));
+            }
+            Verdict::Whole => true,
+            Verdict::StartOver(reason) => return Err(start_over(known, sink, reason)),
+            Verdict::WithoutRange(reason) => return Err(Ended::WithoutRange(reason)),
+            Verdict::Retry { reason, after } => return Err(Ended::Again { reason, after }),
+            Verdict::Refused(reason) => return Err(Ended::Refused(reason)),
+            Verdict::Fatal(reason) => return Err(failed(reason)),
+        };
+        let learnt = remember(known, offset, &head);
+        self.progress.learn(known.size);
+        if learnt {
+            sink.on_known(known).map_err(Ended::Final)?;
+        }
+        let mut body = response.into_body().into_reader();
+        if whole && offset > 0 {
+            let same = sink.skip_held(&mut body);
+            if !same.map_err(|error| self.broken(offset, &error))? {
+                return Err(start_over(known, sink, "the file changed".to_owned()));
+            }
+        }
+        self.receive(&mut body, known, sink, head.content_length)
+    }
+
+    fn receive(
+        &self,
+        body: &mut dyn Read,
+        known: &Known,
+        sink: &mut dyn Sink,
+        length: Option<u64>,
+    ) -> Result<(), Ended> {
+        let deadline = self.attempt_deadline(length.or(known.size));
+        let end = [sink.end(), known.size].into_iter().flatten().min();
+        let mut pace = Pace::new(self.rate);
+        loop {
+            let left = end.map_or(u64::MAX, |end| end.saturating_sub(sink.position()));
+            if left == 0 {
+                return Ok(());
+            }
+            let count = match sink.take(body, left) {
+                Ok(count) => count,
+                Err(TakeError::Network(error)) => {
+                    return Err(self.broken(sink.position(), &error));
+                }
+                Err(TakeError::Own(failure)) => return Err(Ended::Final(failure)),
+            };
+            match (count, end) {
+                (0, None) => return Ok(()),
+                (0, Some(end)) => {
+                    let at = sink.position();
+                    return Err(again(format!("the connection ended at byte {at} of {end}")));
+                }
+                _ => {}
+            }
+            self.progress.add(count as u64);
+            pace.hold(count as u64, self.means.cancel)
+                .map_err(Ended::Final)?;
+            if Instant::now() >= deadline {
+                return Err(failed("too slow, out of time"));
+            }
+        }
+    }
+
+    /// At the worst speed expected, or at the rate we keep ourselves if that is slower.
+    fn attempt_deadline(&self, bytes: Option<u64>) -> Instant {
+        let mut speed = self.means.settings.worst_case_speed.max(1);
+        if self.rate > 0 {
+            speed = speed.min(self.rate.saturating_mul(4)).max(1);
+        }
+        let bits = bytes.unwrap_or(0).saturating_mul(8);
+        let worst = Duration::from_secs(bits / speed).max(MIN_ATTEMPT);
+        self.ends.min(Instant::now() + worst)
+    }
+
+    fn broken(&self, at: u64, error: &io::Error) -> Ended {
+        if self.means.cancel.is_cancelled() {
+            return Ended::Final(Failure::Abandoned);
+        }
+        again(format!("at byte {at}: {error}"))
+    }
+
+    fn explain(&self, error: ureq::Error) -> Ended {
+        if self.means.cancel.is_cancelled() {
+            return Ended::Final(Failure::Abandoned);
+        }
+        match error {
+            ureq::Error::TooManyRedirects
+            | ureq::Error::BadUri(_)
+            | ureq::Error::RedirectFailed => failed(without_url(&error)),
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                failed(error)
+            }
+            error => again(without_url(&error)),
+        }
+    }
+}
+
+/// Fetches a file from its first missing byte to its proven end.
+///
+/// # Errors
+/// See [`Failure`].
+pub(super) fn pursue(
+    url: &Secret,
+    mut known: Known,
+    means: &Means,
+    progress: &Progress,
+    sink: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let fetcher = Fetcher::new(means, progress, 1);
+    let mut patience = Patience::new(means.settings, sink.position());
+    let mut url = url.clone();
+    let mut ranged = true;
+    loop {
+        let request = Request {
+            url: &url,
+            number: patience.retries,
+            ranged,
+            guarded: true,
+        };
+        let complete = known.size.is_some_and(|size| sink.position() >= size);
+        let ended = match complete {
+            true => Ok(()),
+            false => fetcher.attempt(&request, &mut known, sink),
+        };
+        ranged = true;
+        patience.note_progress(sink.position());
+        match ended {
+            Ok(()) => match sink.finish()? {
+                true => return Ok(()),
+                false => {
+                    progress.set(sink.position());
+                    patience.failed("the checksum was wrong".to_owned())?;
+                }
+            },
+            Err(Ended::Final(failure)) => return Err(failure),
+            Err(Ended::Refused(reason)) => {
+                url = means.fresh_url(reason)?;
+                patience.retries += 1;
+            }
+            Err(Ended::WithoutRange(reason)) => {
+                ranged = false;
+                // Learnt from an answer, it may be what is wrong.
+                known.size = known.offered_size;
+                patience::sleep(patience.next_pause(reason, None)?, means.cancel)?;
+            }
+            Err(Ended::Again { reason, after }) => {
+                progress.set(sink.position());
+                patience::sleep(patience.next_pause(reason, after)?, means.cancel)?;
+            }
+        }
+    }
+}
+
+fn start_over(known: &mut Known, sink: &mut dyn Sink, reason: String) -> Ended {
+    log::warn!("starting the download over: {reason}");
+    *known = Known::offered(known.offered_size);
+    match sink.start_over() {
+        Ok(()) => again(reason),
+        Err(failure) => Ended::Final(failure),
+    }
+}
+
+/// True when something was learnt at the file's start.
+fn remember(known: &mut Known, offset: u64, head: &Head) -> bool {
+    if offset == 0 {
+        known.etag.clone_from(&head.etag);
+        known.last_modified.clone_from(&head.last_modified);
+    }
+    if known.size.is_none() {
+        known.size = match head.status {
+            200 => head.content_length,
+            _ => head
+                .content_range
+                .as_deref()
+                .and_then(response::size_in_range),
+        };
+    }
+    offset == 0
+}
+
+/// Keeps to a rate; short bursts are averaged out.
+struct Pace {
+    rate: u64,
+    due: Instant,
+}
+
+impl Pace {
+    fn new(rate: u64) -> Self {
+        let due = Instant::now();
+        Self { rate, due }
+    }
+
+    fn hold(&mut self, count: u64, cancel: &Cancel) -> Result<(), Failure> {
+        if self.rate == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        // Time lost to a slow link or flash is not made up for.
+        self.due = self.due.max(now) + Duration::from_micros(count * 1_000_000 / self.rate);
+        match self.due.saturating_duration_since(now) {
+            pause if pause >= SHORT_PAUSE => patience::sleep(pause, cancel),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// ureq names the URL in some errors; its query must not get into a log.
+fn without_url(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::BadUri(_) => "the URL is not usable".to_owned(),
+        ureq::Error::TooManyRedirects => "too many redirects".to_owned(),
+        ureq::Error::RedirectFailed => "redirect without a usable location".to_owned(),
+        ureq::Error::Io(error) => error.to_string(),
+        // Some quote what the server sent, such as a location.
+        ureq::Error::Protocol(error) => {
+            let text = error.to_string();
+            let cause = text.split(": ").next().unwrap_or_default();
+            format!("not proper HTTP: {cause}")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn read_head<B>(response: &ureq::http::Response<B>) -> Head {
+    let header = |name: &str| {
+        response
+            .headers()
+            .get(name)?
+            .to_str()
+            .ok()
+            .map(str::to_owned)
+    };
+    Head {
+        status: response.status().as_u16(),
+        content_length: header("content-length").and_then(|text| text.parse().ok()),
+        content_range: header("content-range"),
+        etag: header("etag").and_then(|text| response::strong_etag(&text)),
+        last_modified: header("last-modified"),
+        retry_after: header("retry-after").and_then(|text| text.parse().ok()),
+    }
+}
