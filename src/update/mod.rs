@@ -2,6 +2,7 @@
 //!
 //! * [`response`] decides what an HTTP answer means for a download in progress. Pure.
 //! * [`fetch`] makes the requests; [`patience`] counts attempts and time.
+//! * [`journal`] is what an update must not forget when the agent dies.
 //! * [`feed`] is the bounded way from the download to the installer.
 //! * [`streaming`], [`caching`] and [`parts`] are the strategies: where the bytes go, and
 //!   what is proven before the installer sees them. [`cache`] looks after the folder that
@@ -11,6 +12,7 @@ pub mod cache;
 pub mod caching;
 pub mod feed;
 pub mod fetch;
+pub mod journal;
 pub mod parts;
 pub mod patience;
 pub mod plan;
