@@ -134,7 +134,7 @@ fn run(setting: &str, text: &str, deadline: Duration) -> Result<(), String> {
     }
 }
 
-/// Sets the running firmware's mark in the key-value store.
+/// Sets the running firmware's mark in a metadata file; nothing else can be written yet.
 fn mark_valid(config: &Config) -> Result<(), String> {
     let MetadataSource::File(path) = &config.metadata.source else {
         return Err("only a metadata file can be written".to_owned());

@@ -210,31 +210,39 @@ impl Core {
             return self.set_timer(Timer::Trial, RECHECK);
         }
         let timeout = show_duration(self.setup.trial.timeout);
-        let Some(uuid) = self.setup.firmware_uuid.clone() else {
-            return log::error!(
-                "the running firmware was not marked valid within {timeout}, but has no uuid to \
-                 count reboots by: not rebooting; provide nerves_fw_uuid or NERVES_HUB_FIRMWARE_UUID"
-            );
-        };
-        let Some(made) = self.trial.reboots else {
-            return log::error!(
-                "firmware {uuid} was not marked valid within {timeout}, but how often it was \
-                 rebooted is not known: not rebooting; see NERVES_HUB_DATA_PATH"
-            );
-        };
-        let most = self.setup.trial.reboots;
-        if made >= most {
-            return log::error!(
-                "firmware {uuid} was not marked valid within {timeout}, but {made} reboots did not \
-                 bring back the old one: not rebooting (NERVES_HUB_TRIAL_REBOOTS is {most})"
-            );
+        match self.next_trial_reboot() {
+            Ok((uuid, number)) => {
+                let most = self.setup.trial.reboots;
+                log::error!(
+                    "firmware {uuid} was not marked valid within {timeout}: to be rebooted so \
+                     that the bootloader goes back ({number} of {most})"
+                );
+                self.effect(Effect::CountTrialReboot { uuid, number });
+            }
+            Err(reason) => log::error!(
+                "the running firmware was not marked valid within {timeout}, but {reason}: \
+                 not rebooting"
+            ),
         }
-        let number = made + 1;
-        log::error!(
-            "firmware {uuid} was not marked valid within {timeout}: to be rebooted so that the \
-             bootloader goes back ({number} of {most})"
-        );
-        self.effect(Effect::CountTrialReboot { uuid, number });
+    }
+
+    /// The running firmware and the number of its next reboot, or why there is none.
+    fn next_trial_reboot(&self) -> Result<(String, u64), String> {
+        let uuid = self.setup.firmware_uuid.clone().ok_or(
+            "it has no uuid to count reboots by (provide nerves_fw_uuid or \
+             NERVES_HUB_FIRMWARE_UUID)",
+        )?;
+        let made = self.trial.reboots.ok_or(
+            "how often it was rebooted cannot be read (see trial-reboots in \
+             NERVES_HUB_DATA_PATH)",
+        )?;
+        let most = self.setup.trial.reboots;
+        match made < most {
+            true => Ok((uuid, made + 1)),
+            false => Err(format!(
+                "{made} reboots did not bring back the old one (NERVES_HUB_TRIAL_REBOOTS is {most})"
+            )),
+        }
     }
 
     /// Updates win, and so do a mark that is just being set and another's reboot.
