@@ -203,7 +203,7 @@ impl Core {
 
     /// The time for a mark is over.
     pub(super) fn on_trial_over(&mut self) {
-        if self.device.validated || self.leaving {
+        if self.device.validated {
             return;
         }
         if self.trial_must_wait() {
@@ -245,7 +245,7 @@ impl Core {
         }
     }
 
-    /// Updates win, and so do a mark that is just being set and another's reboot.
+    /// Updates win (leaving waits for nothing else), and so do a mark that is just being set and another's reboot.
     fn trial_must_wait(&self) -> bool {
         !matches!(self.update.phase, Phase::Idle)
             || self.reboot.is_wanted()
@@ -264,9 +264,6 @@ impl Core {
             Counted::Validated => self.on_validated(),
             Counted::Persisted => {
                 self.trial.counted = true;
-                if self.leaving {
-                    return;
-                }
                 if self.trial_must_wait() {
                     return self.set_timer(Timer::Trial, RECHECK);
                 }

@@ -300,6 +300,16 @@ fn a_mark_found_at_the_last_moment_saves_the_firmware() {
     assert!(!bench.rebooted());
     assert_eq!(bench.count(&Effect::ForgetTrialReboots), 1);
 
+    // While the count is being written: it is not left behind.
+    let mut bench = Bench::joined(on_trial(Validate::Manual));
+    bench.pass_unmarked(TIMEOUT);
+    bench.read(Some(true));
+    assert_eq!(bench.count(&Effect::ForgetTrialReboots), 0);
+    bench.counted(Counted::Persisted);
+    assert_eq!(bench.count(&Effect::ForgetTrialReboots), 1);
+    bench.pass(2 * TIMEOUT);
+    assert!(!bench.rebooted());
+
     // While a reboot that does not happen is tried again and again.
     let mut bench = Bench::joined(Setup {
         reboot_force: false,
