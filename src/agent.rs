@@ -173,10 +173,15 @@ impl Agent {
                 Event::InterfaceFound(conn, interface::holding(address))
             }),
             Effect::ReadValidation => self.read_validation(),
+            Effect::CheckFirmware(text) => self.check_firmware(text),
+            Effect::MarkValid => self.mark_valid(),
+            Effect::CountTrialReboot { uuid, number } => self.count_trial_reboot(uuid, number),
+            Effect::ForgetTrialReboots => self.forget_trial_reboots(),
             Effect::StartInstall(job, order) => self.start_install(job, *order),
             Effect::CancelInstall(job) => self.cancel_install(job),
             Effect::RenewUrl(job, url) => self.renew_url(job, url),
             Effect::Reboot => self.reboot(),
+            Effect::ForceReboot => self.force_reboot(),
             Effect::ReloadCredentials => self.access.reload(&self.config),
             Effect::Exit => self.leaving = true,
         }

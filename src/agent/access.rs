@@ -9,6 +9,7 @@ use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
 use crate::system::dial::Dialer;
 use crate::system::metadata::{Firmware, KeyValues};
+use crate::system::tally;
 use crate::system::tls::{self, ClientCertificate};
 use crate::workers::socket::{self, Login};
 
@@ -35,6 +36,10 @@ pub(super) fn setup(
         firmware_uuid: firmware.uuid.clone(),
         firmware_validated: firmware.validated,
         auto_revert_detected: firmware.auto_revert_detected,
+        trial: config.trial.clone(),
+        trial_reboots: trial_reboots(config, firmware),
+        reboot_timeout: config.reboot_timeout,
+        reboot_force: config.reboot_force,
         devpath: config
             .fwup
             .devpath
@@ -47,6 +52,16 @@ pub(super) fn setup(
         // The standard library keys its hasher with the system's random source.
         seed: RandomState::new().build_hasher().finish(),
     }
+}
+
+/// How often this firmware was rebooted because nobody marked it valid. What an earlier
+/// firmware, or one that is valid by now, left behind is dropped.
+fn trial_reboots(config: &Config, firmware: &Firmware) -> Option<u64> {
+    let path = tally::path(&config.data_path);
+    let running = firmware.uuid.as_deref().filter(|_| !firmware.validated);
+    tally::recall(&path, running)
+        .inspect_err(|error| log::error!("reboots counted in {}: {error}", path.display()))
+        .ok()
 }
 
 /// PROTOCOL §1.

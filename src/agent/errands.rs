@@ -4,13 +4,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Agent;
-use crate::core::event::{Errand, Event};
-use crate::system::{command, metadata};
+use crate::config::{Config, MetadataSettings, MetadataSource};
+use crate::core::event::{Counted, Errand, Event, Worker};
+use crate::system::{command, durable, metadata, reboot, tally};
 
 /// `fwup --version` answers within this, or there is no usable fwup.
 const FWUP_VERSION_DEADLINE: Duration = Duration::from_secs(5);
-/// A reboot command that takes longer counts as failed.
-const REBOOT_COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+/// The integrator's check of the running firmware is killed after this.
+const FIRMWARE_CHECK_DEADLINE: Duration = Duration::from_secs(60);
 const COMMAND_OUTPUT: usize = 64 * 1024;
 
 impl Agent {
@@ -41,37 +42,119 @@ impl Agent {
     pub(super) fn read_validation(&mut self) {
         let settings = self.config.metadata.clone();
         self.errand(Errand::Validation, move || {
-            let read = metadata::load(&settings)
-                .map(|values| values.firmware(&settings.overrides).validated);
-            Event::ValidationRead(read.unwrap_or_else(|error| {
-                log::warn!("whether the firmware is valid cannot be read: {error}");
-                false
-            }))
+            Event::ValidationRead(is_validated(&settings))
+        });
+    }
+
+    pub(super) fn check_firmware(&mut self, text: String) {
+        self.errand(Errand::FirmwareCheck, move || {
+            Event::FirmwareChecked(run("NERVES_HUB_VALIDATE", &text, FIRMWARE_CHECK_DEADLINE))
+        });
+    }
+
+    pub(super) fn mark_valid(&mut self) {
+        let config = self.config.clone();
+        self.errand(Errand::MarkValid, move || {
+            Event::ValidMarked(mark_valid(&config))
+        });
+    }
+
+    pub(super) fn count_trial_reboot(&mut self, uuid: String, number: u64) {
+        let settings = self.config.metadata.clone();
+        let path = tally::path(&self.config.data_path);
+        self.errand(Errand::CountTrialReboot, move || {
+            Event::TrialRebootCounted(match is_validated(&settings) {
+                Some(true) => Counted::Validated,
+                None => Counted::Failed("the firmware's mark cannot be read".to_owned()),
+                Some(false) => match tally::write(&path, &uuid, number) {
+                    Ok(()) => Counted::Persisted,
+                    Err(error) => Counted::Failed(format!(
+                        "the reboot cannot be counted in {}: {error}; check NERVES_HUB_DATA_PATH",
+                        path.display()
+                    )),
+                },
+            })
+        });
+    }
+
+    pub(super) fn forget_trial_reboots(&mut self) {
+        let path = tally::path(&self.config.data_path);
+        let errand = Errand::ForgetTrialReboots;
+        self.spawn(errand.name(), Worker::Errand(errand), move || {
+            durable::remove(&path).map_err(|error| format!("{}: {error}", path.display()))
         });
     }
 
     pub(super) fn reboot(&mut self) {
         let text = self.config.reboot_command.clone();
+        let deadline = self.config.reboot_timeout;
         self.errand(Errand::Reboot, move || {
             log::info!("flushing disks, then rebooting: {text}");
-            nix::unistd::sync();
-            let output = command::capture(
-                &mut command::shell(&text),
-                REBOOT_COMMAND_DEADLINE,
-                COMMAND_OUTPUT,
-            );
-            Event::RebootCommandEnded(match output {
-                Ok(output) if output.status.success() => Ok(()),
-                Ok(output) => {
-                    let said = String::from_utf8_lossy(&output.stderr);
-                    Err(format!(
-                        "NERVES_HUB_REBOOT_COMMAND: {text:?}: {}: {}",
-                        output.status,
-                        said.trim()
-                    ))
-                }
-                Err(error) => Err(format!("NERVES_HUB_REBOOT_COMMAND: {text:?}: {error}")),
-            })
+            reboot::flush(deadline / 2);
+            let result = run("NERVES_HUB_REBOOT_COMMAND", &text, deadline);
+            Event::RebootCommandEnded(result)
         });
     }
+
+    pub(super) fn force_reboot(&mut self) {
+        let limit = self.config.reboot_timeout / 2;
+        self.errand(Errand::ForceReboot, move || {
+            Event::ForcedRebootFailed(reboot::force(limit).to_string())
+        });
+    }
+}
+
+/// Whether the running firmware is marked valid; `None`: that cannot be read.
+fn is_validated(settings: &MetadataSettings) -> Option<bool> {
+    let unreadable = |reason: String| {
+        log::warn!("whether the firmware is valid cannot be read: {reason}");
+        None
+    };
+    match metadata::load_with_warning(settings) {
+        Ok((values, None)) => Some(values.firmware(&settings.overrides).validated),
+        // An empty store in place of one that cannot be read just now says nothing.
+        Ok((_, Some(warning))) => unreadable(warning),
+        Err(error) => unreadable(error.to_string()),
+    }
+}
+
+/// Runs a setting's command; an `Err` names both, and the exit status or what it said.
+fn run(setting: &str, text: &str, deadline: Duration) -> Result<(), String> {
+    match command::capture(&mut command::shell(text), deadline, COMMAND_OUTPUT) {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!(
+                "{setting}: {text:?}: {}: {}",
+                output.status,
+                said.trim()
+            ))
+        }
+        Err(error) => Err(format!("{setting}: {text:?}: {error}")),
+    }
+}
+
+/// Sets the running firmware's mark in a metadata file; nothing else can be written yet.
+fn mark_valid(config: &Config) -> Result<(), String> {
+    let MetadataSource::File(path) = &config.metadata.source else {
+        return Err("only a metadata file can be written".to_owned());
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let active = text
+        .lines()
+        .find_map(|line| line.strip_prefix("nerves_fw_active="));
+    let slot = active.map_or(String::new(), |slot| format!("{slot}."));
+    let key = [
+        format!("{slot}nerves_fw_validated="),
+        "nerves_fw_validated=".to_owned(),
+    ]
+    .into_iter()
+    .find(|key| text.lines().any(|line| line.starts_with(key.as_str())))
+    .ok_or("there is no mark to set")?;
+    let lines = text.lines().map(|line| match line.starts_with(&key) {
+        true => format!("{key}1\n"),
+        false => format!("{line}\n"),
+    });
+    let text: String = lines.collect();
+    durable::write(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))
 }

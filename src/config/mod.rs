@@ -44,6 +44,11 @@ pub struct Config {
     pub data_path: PathBuf,
     /// Run through `/bin/sh -c` after a successful update or on the hub's request.
     pub reboot_command: String,
+    /// From the command's start to the machine being down.
+    pub reboot_timeout: Duration,
+    /// `reboot(2)` may be used when the command does not reboot.
+    pub reboot_force: bool,
+    pub trial: TrialSettings,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,
     /// env_logger filter.
@@ -196,6 +201,27 @@ pub struct CacheSettings {
     pub part_attempts: u32,
     /// How many requests for parts there are at once.
     pub concurrent_parts: usize,
+}
+
+/// What becomes of firmware that is not marked valid.
+#[derive(Clone, Debug)]
+pub struct TrialSettings {
+    pub validate: Validate,
+    /// Since the agent's start; zero: for ever.
+    pub timeout: Duration,
+    /// Most reboots of the same firmware that `timeout` leads to.
+    pub reboots: u64,
+}
+
+/// Who marks the running firmware valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Validate {
+    /// Something else on the device.
+    Manual,
+    /// The agent, after its first join.
+    OnJoin,
+    /// The agent, once this exits with 0; run through `/bin/sh -c`.
+    Command(String),
 }
 
 /// Where the running firmware's description comes from.

@@ -15,7 +15,7 @@ use super::values::{self, show_duration};
 use super::{
     CacheSettings, Config, Credentials, DownloadSettings, FwupSettings, HubAddress,
     IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy,
-    Serializer, Strategy, TlsSettings, address,
+    Serializer, Strategy, TlsSettings, TrialSettings, Validate, address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -58,6 +58,9 @@ fn config(r: &mut Reader) -> Config {
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))
             .unwrap_or_default(),
+        reboot_timeout: r.duration(setting!("NERVES_HUB_REBOOT_TIMEOUT")),
+        reboot_force: r.flag(setting!("NERVES_HUB_REBOOT_FORCE")) != Some(false),
+        trial: trial(r),
         shutdown_timeout: r.duration(setting!("NERVES_HUB_SHUTDOWN_TIMEOUT")),
         log_filter: log_filter(r),
         allow_insecure,
@@ -278,6 +281,30 @@ fn cache(r: &mut Reader, data_path: &Path) -> CacheSettings {
         // Both at most a thousand by their rows' ranges.
         part_attempts: r.integer(setting!("NERVES_HUB_MAX_PART_ATTEMPTS")) as u32,
         concurrent_parts: r.integer(setting!("NERVES_HUB_MAX_CONCURRENT_PARTS")) as usize,
+    }
+}
+
+fn trial(r: &mut Reader) -> TrialSettings {
+    TrialSettings {
+        validate: r
+            .parsed(setting!("NERVES_HUB_VALIDATE"), validate)
+            .unwrap_or(Validate::Manual),
+        timeout: r.duration(setting!("NERVES_HUB_TRIAL_TIMEOUT")),
+        reboots: r.integer(setting!("NERVES_HUB_TRIAL_REBOOTS")),
+    }
+}
+
+fn validate(text: &str) -> Result<Validate, Problem> {
+    match (text, text.split_once(':')) {
+        ("manual", _) => Ok(Validate::Manual),
+        ("on-join", _) => Ok(Validate::OnJoin),
+        (_, Some(("command", command))) if !command.trim().is_empty() => {
+            Ok(Validate::Command(command.trim().to_owned()))
+        }
+        _ => Err(Problem::new(
+            "is not a way to validate firmware",
+            "use manual, on-join or command:COMMAND",
+        )),
     }
 }
 

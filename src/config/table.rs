@@ -254,6 +254,12 @@ settings! {
             "Wait before a download is resumed.";
         NERVES_HUB_WORST_CASE_DOWNLOAD_SPEED Plain Integer(1, 1_000_000_000_000), "30000",
             "Bits per second. A download attempt may take as long as the rest needs at this speed, at least 5 minutes.";
+        NERVES_HUB_VALIDATE Plain Text("manual|on-join|command:COMMAND"), "manual",
+            "Who marks new firmware valid. manual: something else on the device; on-join: the agent, once the hub has taken its join; command: the agent, once this command, run every 10s for at most 60s, exits with 0.";
+        NERVES_HUB_TRIAL_TIMEOUT Plain Kind::Duration(ms(0), s(30 * 86_400)), "0",
+            "Firmware that is not marked valid this long after the agent's start is rebooted, so that the bootloader goes back to the old one. 0: never.";
+        NERVES_HUB_TRIAL_REBOOTS Plain Integer(0, 1000), "3",
+            "Most such reboots of the same firmware: a bootloader that does not go back must not make a device that restarts for ever.";
     }
     "Firmware metadata" {
         NERVES_HUB_FIRMWARE_METADATA Plain Text("SOURCE"), "uboot",
@@ -285,7 +291,11 @@ settings! {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
             "Folder for the agent's persistent state.";
         NERVES_HUB_REBOOT_COMMAND Plain Command, "reboot",
-            "Run after an update and when the hub asks for a reboot.";
+            "Run after an update, when the hub asks for a reboot and when NERVES_HUB_TRIAL_TIMEOUT is over.";
+        NERVES_HUB_REBOOT_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "60s",
+            "How long the reboot command has until the machine is down. Then, or when it fails, the reboot is forced.";
+        NERVES_HUB_REBOOT_FORCE Plain Boolean, "1",
+            "Forces a reboot that its command does not bring about: reboot(2), without stopping services, after flushing disks. Off: only the command is run again.";
         NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
             "How long SIGTERM waits for fwup once it has all bytes of an update.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",

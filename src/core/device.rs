@@ -10,8 +10,6 @@ use super::timers::Timer;
 use super::{Core, Setup};
 use crate::wire::{DeviceEvent, DevicePush, Outbound, Reply, Topic};
 
-/// How often the validation mark is read while it is not set.
-pub(super) const VALIDATION_POLL: Duration = Duration::from_secs(10);
 /// Wait before the interface's name is looked up again.
 const INTERFACE_RETRY: Duration = Duration::from_secs(60);
 /// How long after a join requested public keys may arrive before an offer is refused.
@@ -74,6 +72,7 @@ impl Core {
         if let Some(reference) = self.push(None, Outbound::Join(Topic::Device, payload)) {
             self.timers.cancel(Timer::Rejoin);
             self.device.channel = Channel::Joining(reference);
+            self.trial.told = self.device.validated;
             self.set_timer(Timer::JoinReply, self.setup.link.timeouts.join);
         }
     }
@@ -165,6 +164,7 @@ impl Core {
         }
         self.await_fresh_offer();
         self.report_outcome();
+        self.on_trial_joined();
     }
 
     pub(super) fn on_join_overdue(&mut self) {
@@ -295,18 +295,6 @@ impl Core {
             .and_then(|session| Some((session.conn, session.local?)));
         if let Some((conn, address)) = local {
             self.effect(Effect::FindInterface(conn, address));
-        }
-    }
-
-    pub(super) fn on_validation_read(&mut self, validated: bool) {
-        if validated && !self.device.validated {
-            log::info!("the running firmware is marked valid");
-            self.device.validated = true;
-            // Unsent while the channel is away: the next join's `meta` says it.
-            self.push_device(DevicePush::FirmwareValidated);
-        }
-        if !self.device.validated {
-            self.set_timer(Timer::Validation, VALIDATION_POLL);
         }
     }
 }

@@ -19,12 +19,25 @@ pub enum Effect {
     StopHeartbeat,
     FindInterface(ConnId, IpAddr),
     ReadValidation,
+    /// Run the integrator's check of the running firmware.
+    CheckFirmware(String),
+    /// Mark the running firmware valid for the bootloader.
+    MarkValid,
+    /// Unless it is marked valid by now: remember on disk that this is reboot number
+    /// `number` of this unvalidated firmware.
+    CountTrialReboot {
+        uuid: String,
+        number: u64,
+    },
+    ForgetTrialReboots,
     StartInstall(JobId, Box<InstallOrder>),
     CancelInstall(JobId),
     /// Another URL of the same file, for a download that waits for it.
     RenewUrl(JobId, Secret),
     /// Flush disks and run the reboot command.
     Reboot,
+    /// Flush disks and have the kernel reboot at once.
+    ForceReboot,
     /// Read certificates and keys again before the next attempt.
     ReloadCredentials,
     Exit,

@@ -22,11 +22,18 @@ pub enum Event {
     Socket(ConnId, SocketEvent),
     /// Which interface holds the connection's local address.
     InterfaceFound(ConnId, Option<String>),
-    /// Whether the running firmware is marked valid, read again.
-    ValidationRead(bool),
+    /// Whether the running firmware is marked valid, read again; `None`: it cannot be read.
+    ValidationRead(Option<bool>),
+    /// The integrator's check of the running firmware ended; `Err` names what it found.
+    FirmwareChecked(Result<(), String>),
+    /// The running firmware's mark was set; `Err` names what went wrong.
+    ValidMarked(Result<(), String>),
+    TrialRebootCounted(Counted),
     Install(JobId, InstallEvent),
     /// The reboot command ended; `Err` names what went wrong.
     RebootCommandEnded(Result<(), String>),
+    /// The kernel refused to reboot; when it does not, nobody is left to tell.
+    ForcedRebootFailed(String),
     Signal(Signal),
     WorkerExited(Worker, Result<(), String>),
 }
@@ -80,6 +87,17 @@ pub enum InstallEvent {
     Finished(Result<(), String>),
 }
 
+/// What came of counting a reboot of firmware that nobody marked valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Not marked valid just now, and the count will survive the reboot.
+    Persisted,
+    /// Marked valid after all; nothing was counted.
+    Validated,
+    /// Not to be relied upon, for this reason.
+    Failed(String),
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -103,13 +121,18 @@ pub enum Worker {
     Errand(Errand),
 }
 
-/// Short jobs on a thread of their own; each answers with one event.
+/// Short jobs on a thread of their own; each answers with one event, its end at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errand {
     FwupVersion,
     Interface,
     Validation,
+    FirmwareCheck,
+    MarkValid,
+    CountTrialReboot,
+    ForgetTrialReboots,
     Reboot,
+    ForceReboot,
 }
 
 impl Errand {
@@ -119,7 +142,12 @@ impl Errand {
             Self::FwupVersion => "fwup-version",
             Self::Interface => "interface",
             Self::Validation => "validation",
+            Self::FirmwareCheck => "fw-check",
+            Self::MarkValid => "mark-valid",
+            Self::CountTrialReboot => "trial-count",
+            Self::ForgetTrialReboots => "trial-forget",
             Self::Reboot => "reboot",
+            Self::ForceReboot => "force-reboot",
         }
     }
 }

@@ -4,6 +4,8 @@
 //! * [`link`] keeps one connection to the hub alive.
 //! * [`device`] speaks the `device` channel on it.
 //! * [`update`] takes one offer from arrival to reboot; [`renewal`] gets it another URL.
+//! * [`trial`] gets the running firmware marked valid, or rolled back.
+//! * [`reboot`] sees to it that a reboot decided upon takes place.
 
 pub mod backoff;
 pub mod device;
@@ -11,24 +13,29 @@ pub mod effect;
 pub mod endpoint;
 pub mod event;
 pub mod link;
+pub mod reboot;
 mod renewal;
 pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod timers;
+pub mod trial;
 pub mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::config::LinkSettings;
+use crate::config::{LinkSettings, TrialSettings};
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{Errand, Event, Signal, Worker};
+use event::{Counted, Errand, Event, Signal, Worker};
 use link::Link;
+use reboot::Reboot;
+use status::Alarm;
 use timers::{Timer, Timers};
+use trial::Trial;
 use update::Update;
 
 /// Everything the core is told once.
@@ -46,6 +53,11 @@ pub struct Setup {
     pub firmware_uuid: Option<String>,
     pub firmware_validated: bool,
     pub auto_revert_detected: bool,
+    pub trial: TrialSettings,
+    /// How often the running firmware was rebooted unvalidated; `None`: cannot be read.
+    pub trial_reboots: Option<u64>,
+    pub reboot_timeout: Duration,
+    pub reboot_force: bool,
     pub devpath: Option<PathBuf>,
     pub public_keys: Vec<String>,
     pub request_public_keys: bool,
@@ -64,6 +76,8 @@ pub struct Core {
     link: Link,
     device: Device,
     update: Update,
+    trial: Trial,
+    reboot: Reboot,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -74,6 +88,8 @@ impl Core {
             link: Link::new(&setup),
             device: Device::new(&setup),
             update: Update::default(),
+            trial: Trial::new(&setup),
+            reboot: Reboot::default(),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -97,8 +113,12 @@ impl Core {
             Event::Socket(conn, event) => self.on_socket(conn, event),
             Event::InterfaceFound(conn, name) => self.on_interface_found(conn, name),
             Event::ValidationRead(validated) => self.on_validation_read(validated),
+            Event::FirmwareChecked(result) => self.on_firmware_checked(result),
+            Event::ValidMarked(result) => self.on_valid_marked(result),
+            Event::TrialRebootCounted(counted) => self.on_trial_reboot_counted(counted),
             Event::Install(job, event) => self.on_install(job, event),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
+            Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
             Event::Signal(signal) => self.on_signal(signal),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -114,11 +134,14 @@ impl Core {
                 Timer::Rejoin => self.join_device(),
                 Timer::JoinReply => self.on_join_overdue(),
                 Timer::Interface => self.on_interface_timer(),
-                Timer::Validation => self.effect(Effect::ReadValidation),
                 Timer::FreshOffer => self.on_fresh_offer_overdue(),
+                Timer::Validation => self.read_validation(),
                 Timer::Keys => self.on_keys_settled(),
                 Timer::RebootAnyway => self.on_report_overdue(),
-                Timer::RebootRetry => self.effect(Effect::Reboot),
+                Timer::RebootAnnounced => self.order_reboot(),
+                Timer::RebootOverdue => self.on_reboot_overdue(),
+                Timer::RebootRetry => self.on_reboot_retry(),
+                Timer::Trial => self.on_trial_over(),
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
@@ -134,9 +157,11 @@ impl Core {
     }
 
     fn on_started(&mut self) {
-        if !self.setup.firmware_validated {
-            self.set_timer(Timer::Validation, device::VALIDATION_POLL);
+        if self.setup.auto_revert_detected {
+            let alarm = Alarm::FirmwareReverted;
+            log::warn!("alarm {alarm:?}: {}", alarm.description());
         }
+        self.begin_trial();
         if self.setup.endpoint.is_none() {
             log::info!("NERVES_HUB_CONNECT is false: staying offline");
         }
@@ -190,10 +215,15 @@ impl Core {
     fn on_errand_failed(&mut self, errand: Errand, reason: String) {
         match errand {
             Errand::FwupVersion => self.on_fwup_version_read(None),
-            Errand::Validation => self.on_validation_read(false),
+            Errand::Validation => self.on_validation_read(None),
+            Errand::FirmwareCheck => self.on_firmware_checked(Err(reason)),
+            Errand::MarkValid => self.on_valid_marked(Err(reason)),
+            Errand::CountTrialReboot => self.on_trial_reboot_counted(Counted::Failed(reason)),
+            Errand::ForceReboot => self.on_reboot_failed(&reason),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
             // The hub learns the interface with the next connection.
-            Errand::Interface => {}
+            // A count left over is dropped at the next start.
+            Errand::Interface | Errand::ForgetTrialReboots => {}
         }
     }
 }

@@ -9,14 +9,14 @@ use super::event::{
     ConnId, ConnectFailure, Errand, Event, InstallEvent, JobId, Signal, SocketEvent, Worker,
 };
 use super::{Core, Setup};
-use crate::config::{LinkSettings, LinkTimeouts, Secret, Serializer};
+use crate::config::{LinkSettings, LinkTimeouts, Secret, Serializer, TrialSettings, Validate};
 use crate::wire::inbound::ReplyBody;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Push, Reply, Topic};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const KEY: &str = "tK4tZX7DVNRMY/X90p46+IzfdASrXyiEx41eBSwePmw=";
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     let timeout = Duration::from_secs(10);
     Setup {
         identifier: "device".into(),
@@ -48,6 +48,14 @@ fn setup() -> Setup {
         firmware_uuid: Some("running".into()),
         firmware_validated: true,
         auto_revert_detected: false,
+        trial: TrialSettings {
+            validate: Validate::Manual,
+            timeout: Duration::ZERO,
+            reboots: 3,
+        },
+        trial_reboots: Some(0),
+        reboot_timeout: 60 * SECOND,
+        reboot_force: true,
         devpath: Some("/dev/mmcblk0".into()),
         public_keys: vec![KEY.into()],
         request_public_keys: false,
@@ -70,14 +78,14 @@ fn offer(uuid: &str) -> Box<Offer> {
 }
 
 /// A core, its time, and what it has ordered so far.
-struct Bench {
-    core: Core,
-    now: Instant,
-    effects: Vec<Effect>,
+pub(super) struct Bench {
+    pub core: Core,
+    pub now: Instant,
+    pub effects: Vec<Effect>,
 }
 
 impl Bench {
-    fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup) -> Self {
         let now = Instant::now();
         let mut bench = Self {
             core: Core::new(setup, now),
@@ -90,7 +98,7 @@ impl Bench {
     }
 
     /// A bench whose device channel is joined.
-    fn joined(setup: Setup) -> Self {
+    pub fn joined(setup: Setup) -> Self {
         let mut bench = Self::new(setup);
         bench.open();
         bench.reply_to_join();
@@ -98,12 +106,12 @@ impl Bench {
         bench
     }
 
-    fn event(&mut self, event: Event) {
+    pub fn event(&mut self, event: Event) {
         self.effects.extend(self.core.handle(self.now, event));
     }
 
     /// Lets time pass, timer by timer.
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.core.next_deadline().filter(|at| *at <= end) {
             self.now = at.max(self.now);
@@ -112,7 +120,7 @@ impl Bench {
         self.now = end;
     }
 
-    fn attempts(&self) -> Vec<(ConnId, Attempt)> {
+    pub fn attempts(&self) -> Vec<(ConnId, Attempt)> {
         let connects = self.effects.iter().filter_map(|effect| match effect {
             Effect::Connect(conn, attempt) => Some((*conn, attempt.clone())),
             _ => None,
@@ -121,16 +129,16 @@ impl Bench {
     }
 
     /// The connection ordered last.
-    fn conn(&self) -> ConnId {
+    pub fn conn(&self) -> ConnId {
         ConnId(self.core.link_conn_for_tests())
     }
 
-    fn socket(&mut self, event: SocketEvent) {
+    pub fn socket(&mut self, event: SocketEvent) {
         let conn = self.conn();
         self.event(Event::Socket(conn, event));
     }
 
-    fn open(&mut self) {
+    pub fn open(&mut self) {
         let interface = Some("eth0".to_owned());
         self.socket(SocketEvent::Opened {
             local: None,
@@ -138,11 +146,11 @@ impl Bench {
         });
     }
 
-    fn receive(&mut self, inbound: Inbound) {
+    pub fn receive(&mut self, inbound: Inbound) {
         self.socket(SocketEvent::Received(inbound));
     }
 
-    fn pushes(&self) -> Vec<&Push> {
+    pub fn pushes(&self) -> Vec<&Push> {
         let pushes = self.effects.iter().filter_map(|effect| match effect {
             Effect::Push(_, push) => Some(push),
             _ => None,
@@ -150,7 +158,7 @@ impl Bench {
         pushes.collect()
     }
 
-    fn device_pushes(&self) -> Vec<DevicePush> {
+    pub fn device_pushes(&self) -> Vec<DevicePush> {
         let pushes = self
             .pushes()
             .into_iter()
@@ -161,12 +169,12 @@ impl Bench {
         pushes.collect()
     }
 
-    fn last_ref(&self, wanted: impl Fn(&Outbound) -> bool) -> u64 {
+    pub fn last_ref(&self, wanted: impl Fn(&Outbound) -> bool) -> u64 {
         let found = self.pushes().into_iter().rfind(|push| wanted(&push.body));
         found.expect("no such push").reference
     }
 
-    fn reply(&mut self, topic: Topic, reference: u64) {
+    pub fn reply(&mut self, topic: Topic, reference: u64) {
         let outcome = Ok(ReplyBody::default());
         self.receive(Inbound::Reply(Reply {
             topic,
@@ -175,32 +183,32 @@ impl Bench {
         }));
     }
 
-    fn reply_to_join(&mut self) {
+    pub fn reply_to_join(&mut self) {
         let reference = self.last_ref(|body| matches!(body, Outbound::Join(..)));
         self.reply(Topic::Device, reference);
     }
 
-    fn reply_to_heartbeat(&mut self) {
+    pub fn reply_to_heartbeat(&mut self) {
         let reference = self.last_ref(|body| matches!(body, Outbound::Heartbeat));
         self.reply(Topic::Phoenix, reference);
     }
 
-    fn offer(&mut self, uuid: &str) {
+    pub fn offer(&mut self, uuid: &str) {
         self.receive(Inbound::Device(DeviceEvent::Update(offer(uuid))));
     }
 
     /// Every bench installs once.
-    fn job(&self) -> JobId {
+    pub fn job(&self) -> JobId {
         JobId(1)
     }
 
-    fn install(&mut self, event: InstallEvent) {
+    pub fn install(&mut self, event: InstallEvent) {
         let job = self.job();
         self.event(Event::Install(job, event));
     }
 
     /// The join ordered last carries this as `currently_downloading_uuid`.
-    fn uuid_in_last_join(&self) -> serde_json::Value {
+    pub fn uuid_in_last_join(&self) -> serde_json::Value {
         let join = self
             .pushes()
             .into_iter()
@@ -212,13 +220,13 @@ impl Bench {
         join.expect("no join")
     }
 
-    fn reconnect(&mut self) {
+    pub fn reconnect(&mut self) {
         self.pass(120 * SECOND);
         self.open();
         self.reply_to_join();
     }
 
-    fn rebooted(&self) -> bool {
+    pub fn rebooted(&self) -> bool {
         self.effects.contains(&Effect::Reboot)
     }
 }
@@ -685,7 +693,8 @@ fn errands_that_die_are_answered_for() {
     bench.reply_to_heartbeat();
     bench.effects.clear();
     bench.event(died(Errand::Reboot));
-    bench.pass(60 * SECOND);
+    assert!(bench.effects.contains(&Effect::ForceReboot));
+    bench.pass(91 * SECOND);
     assert!(bench.rebooted(), "a promised reboot is ordered again");
 
     let now = Instant::now();

@@ -21,8 +21,14 @@ pub enum Timer {
     Keys,
     /// Reboot although the outcome could not be reported.
     RebootAnyway,
-    /// The reboot command failed: try again.
+    /// The hub has not answered that a reboot is coming.
+    RebootAnnounced,
+    /// The machine is still up although the reboot was ordered.
+    RebootOverdue,
+    /// Everything that reboots has failed: start over.
     RebootRetry,
+    /// The running firmware has had long enough to be marked valid.
+    Trial,
     /// Leave although fwup has not ended.
     Shutdown,
 }

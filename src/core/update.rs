@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Core;
 use super::effect::{Effect, InstallOrder};
 use super::event::{InstallEvent, JobId};
+use super::reboot::Why;
 use super::renewal::Renewal;
 use super::timers::Timer;
 use crate::wire::{DevicePush, Offer, Outbound, Stage};
@@ -19,7 +20,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const REPORT_OFFLINE: Duration = Duration::from_secs(60);
 /// How long it waits for the hub's answer once the report is sent.
 const REPORT_CONFIRM: Duration = Duration::from_secs(5);
-const REBOOT_RETRY: Duration = Duration::from_secs(30);
 /// A report the hub keeps losing is given up after so many connections.
 const REPORT_TRIES: u8 = 3;
 
@@ -29,8 +29,6 @@ pub struct Update {
     pub(super) phase: Phase,
     last_job: u64,
     pub(super) last_error: Option<String>,
-    /// The hub's reboot request waits for its `rebooting` to be answered.
-    reboot_confirm: Option<u64>,
 }
 
 #[derive(Default)]
@@ -91,6 +89,9 @@ impl Core {
     pub(super) fn on_offer(&mut self, offer: Box<Offer>) {
         if self.leaving {
             return log::info!("leaving: firmware {} left alone", offer.uuid);
+        }
+        if self.reboot.is_under_way() {
+            return log::info!("rebooting: firmware {} left alone", offer.uuid);
         }
         match &mut self.update.phase {
             Phase::Idle => {}
@@ -341,9 +342,7 @@ impl Core {
 
     /// The hub answered `reference`.
     pub(super) fn on_confirmed(&mut self, reference: u64) {
-        if self.update.reboot_confirm == Some(reference) {
-            self.on_report_overdue();
-        }
+        self.on_reboot_confirmed(reference);
         let Phase::Reporting(report) = &self.update.phase else {
             return;
         };
@@ -389,12 +388,8 @@ impl Core {
         }
     }
 
-    /// The time to report is over, or the hub's reboot request is answered.
+    /// The time to report is over.
     pub(super) fn on_report_overdue(&mut self) {
-        if self.update.reboot_confirm.take().is_some() {
-            self.timers.cancel(Timer::RebootAnyway);
-            return self.effect(Effect::Reboot);
-        }
         if matches!(
             &self.update.phase,
             Phase::Reporting(Report { failure: None, .. })
@@ -406,35 +401,7 @@ impl Core {
     fn reboot_into_new_firmware(&mut self) {
         self.timers.cancel(Timer::RebootAnyway);
         self.update.phase = Phase::Rebooting;
-        self.effect(Effect::Reboot);
-    }
-
-    pub(super) fn on_reboot_requested(&mut self) {
-        match self.update.phase {
-            Phase::Installing(_) => {
-                log::warn!("reboot refused: firmware is being written");
-            }
-            Phase::Reporting(_) | Phase::Rebooting => log::info!("reboot is already on its way"),
-            Phase::Idle | Phase::AwaitingKeys(_) => {
-                log::info!("the hub asks for a reboot");
-                self.push_device(DevicePush::Rebooting);
-                self.update.reboot_confirm = self.push(None, Outbound::Heartbeat).or(Some(0));
-                self.set_timer(Timer::RebootAnyway, REPORT_CONFIRM);
-            }
-        }
-    }
-
-    pub(super) fn on_reboot_command_ended(&mut self, result: Result<(), String>) {
-        match result {
-            Ok(()) => log::info!("reboot command accepted"),
-            Err(reason) => {
-                log::error!("{reason}; trying again in {} s", REBOOT_RETRY.as_secs());
-                self.set_timer(Timer::RebootRetry, REBOOT_RETRY);
-            }
-        }
-        if self.leaving {
-            self.exit();
-        }
+        self.order_reboot_for(Why::Update);
     }
 
     /// On SIGTERM: true when leaving waits for the installer.

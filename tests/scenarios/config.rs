@@ -15,6 +15,7 @@ fn run(env: &Env, arguments: &[&str]) -> Output {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(env)
+        .env("NERVES_HUB_REBOOT_FORCE", "0")
         .stdin(Stdio::null());
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(command.output()));

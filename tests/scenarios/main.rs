@@ -1,6 +1,7 @@
 //! Scenarios: the real agent as a process against the development hub, over real sockets,
 //! with real TLS, processes and files.
 
+mod board;
 mod channel;
 mod clock;
 mod config;
@@ -22,4 +23,5 @@ mod serializer;
 mod signals;
 mod stage;
 mod tls;
+mod trial;
 mod update;

@@ -261,13 +261,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the agent with exactly these variables (and PATH).
+    /// Starts the agent with exactly these variables, PATH, and no leave to force a reboot.
     pub fn start(env: &BTreeMap<String, String>, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_nerveshub-agent"))
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(env)
+            // Last, so that no scenario can restart the machine it runs on.
+            .env("NERVES_HUB_REBOOT_FORCE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

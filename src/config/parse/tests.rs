@@ -37,6 +37,21 @@ const SHORT_KEY: &str = "AAAA";
 /// (variable, value, exact message)
 const SINGLE: &[(&str, &str, &str)] = &[
     (
+        "NERVES_HUB_VALIDATE",
+        "command:",
+        r#"NERVES_HUB_VALIDATE: "command:" is not a way to validate firmware; use manual, on-join or command:COMMAND"#,
+    ),
+    (
+        "NERVES_HUB_REBOOT_TIMEOUT",
+        "50ms",
+        r#"NERVES_HUB_REBOOT_TIMEOUT: "50ms" is out of range; use 100ms to 1h"#,
+    ),
+    (
+        "NERVES_HUB_TRIAL_REBOOTS",
+        "1001",
+        r#"NERVES_HUB_TRIAL_REBOOTS: "1001" is out of range; use a whole number from 0 to 1000"#,
+    ),
+    (
         "NERVES_HUB_HOST",
         "htp://x",
         r#"NERVES_HUB_HOST: "htp://x" has scheme htp; use wss:// or a bare host name"#,
@@ -617,5 +632,18 @@ fn defaults() {
     assert_eq!(config.download.worst_case_speed, 30_000);
     assert_eq!(config.data_path, Path::new("/var/lib/nerveshub-agent"));
     assert_eq!(config.reboot_command, "reboot");
+    assert_eq!(config.reboot_timeout, Duration::from_secs(60));
+    assert!(config.reboot_force);
+    assert_eq!(config.trial.validate, Validate::Manual);
+    assert_eq!(config.trial.timeout, Duration::ZERO);
+    assert_eq!(config.trial.reboots, 3);
     assert_eq!(config.shutdown_timeout, s(10));
+}
+
+#[test]
+fn ways_to_validate() {
+    let validate = |text| good(&[("NERVES_HUB_VALIDATE", text)]).trial.validate;
+    assert_eq!(validate("on-join"), Validate::OnJoin);
+    let command = Validate::Command("test -e /run/ok: or:not".to_owned());
+    assert_eq!(validate("command: test -e /run/ok: or:not"), command);
 }

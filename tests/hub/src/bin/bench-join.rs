@@ -65,6 +65,7 @@ fn measure(tls: Tls, runs: u32, agent: &str, fwup: &str, folder: &Path) -> Resul
         .env("NERVES_HUB_PRODUCT_KEY", KEY)
         .env("NERVES_HUB_PRODUCT_SECRET", SECRET)
         .env("NERVES_HUB_FWUP_PATH", fwup)
+        .env("NERVES_HUB_REBOOT_FORCE", "0")
         .env("NERVES_HUB_DATA_PATH", folder.join("data"))
         .env(
             "NERVES_HUB_FIRMWARE_METADATA",

@@ -1,0 +1,203 @@
+//! From the decision to reboot to the machine going down: announce, command, force, and
+//! start over. Pure. Owns no reason to reboot: those are the hub's, `update`'s and `trial`'s.
+
+use std::time::Duration;
+
+use super::Core;
+use super::effect::Effect;
+use super::timers::Timer;
+use super::update::Phase;
+use crate::config::values::show_duration;
+use crate::wire::{DevicePush, Outbound};
+
+/// How long an announced reboot waits for the hub's answer.
+const ANNOUNCE: Duration = Duration::from_secs(5);
+/// Pause before everything is tried again; doubles up to the cap, for ever.
+const RETRY_MIN: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// The state of the reboot.
+#[derive(Debug, Default)]
+pub struct Reboot {
+    step: Step,
+    why: Option<Why>,
+    failures: u32,
+}
+
+/// Who wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// New firmware is installed.
+    Update,
+    /// The hub asked for it.
+    Hub,
+    /// The running firmware was not marked valid in time.
+    Trial,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    None,
+    /// The hub was told; the answer to this reference proves that it knows.
+    Announced(Option<u64>),
+    /// The reboot command is running, or has said that it will be done.
+    Commanded,
+    /// The kernel was told.
+    Forced,
+    /// Nothing helped; waits to start over.
+    Resting,
+}
+
+impl Reboot {
+    /// The machine may go down any moment: nothing new is begun.
+    pub(super) fn is_under_way(&self) -> bool {
+        match self.step {
+            Step::Announced(_) | Step::Commanded | Step::Forced => true,
+            Step::None | Step::Resting => false,
+        }
+    }
+
+    /// Under way, or waiting to be tried again.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.step != Step::None
+    }
+}
+
+impl Core {
+    pub(super) fn on_reboot_requested(&mut self) {
+        if self.reboot.is_under_way() {
+            return log::info!("reboot is already on its way");
+        }
+        match self.update.phase {
+            Phase::Installing(_) => log::warn!("reboot refused: firmware is being written"),
+            Phase::Reporting(_) | Phase::Rebooting => log::info!("reboot is already on its way"),
+            Phase::Idle | Phase::AwaitingKeys(_) => {
+                log::info!("the hub asks for a reboot");
+                self.announce_reboot(Why::Hub);
+            }
+        }
+    }
+
+    /// Tells the hub, when it can be told, and reboots once it knows.
+    pub(super) fn announce_reboot(&mut self, why: Why) {
+        if let Phase::AwaitingKeys(offer) = &self.update.phase {
+            log::info!("rebooting: firmware {} left alone", offer.uuid);
+            self.update.phase = Phase::Idle;
+        }
+        if self.push_device(DevicePush::Rebooting).is_none() {
+            return self.order_reboot_for(why);
+        }
+        self.timers.cancel(Timer::RebootRetry);
+        self.reboot.why = Some(why);
+        self.reboot.step = Step::Announced(self.push(None, Outbound::Heartbeat));
+        self.set_timer(Timer::RebootAnnounced, ANNOUNCE);
+    }
+
+    /// The hub answered `reference`.
+    pub(super) fn on_reboot_confirmed(&mut self, reference: u64) {
+        if self.reboot.step == Step::Announced(Some(reference)) {
+            self.order_reboot();
+        }
+    }
+
+    pub(super) fn order_reboot_for(&mut self, why: Why) {
+        self.reboot.why = Some(why);
+        self.order_reboot();
+    }
+
+    pub(super) fn order_reboot(&mut self) {
+        self.timers.cancel(Timer::RebootAnnounced);
+        self.timers.cancel(Timer::RebootRetry);
+        self.reboot.step = Step::Commanded;
+        self.set_timer(Timer::RebootOverdue, self.setup.reboot_timeout);
+        self.effect(Effect::Reboot);
+    }
+
+    pub(super) fn on_reboot_command_ended(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                log::info!("reboot command accepted");
+                if self.leaving {
+                    self.exit();
+                }
+            }
+            Err(reason) if self.reboot.step == Step::Commanded => self.force_reboot(&reason),
+            // Given up on before it ended.
+            Err(reason) => log::warn!("{reason}"),
+        }
+    }
+
+    /// The machine is still up.
+    pub(super) fn on_reboot_overdue(&mut self) {
+        let after = show_duration(self.setup.reboot_timeout);
+        match self.reboot.step {
+            Step::Commanded => self.force_reboot(&format!(
+                "NERVES_HUB_REBOOT_COMMAND has not rebooted this machine within {after}"
+            )),
+            Step::Forced => {
+                self.on_reboot_failed(&format!("the forced reboot did not happen within {after}"));
+            }
+            Step::None | Step::Announced(_) | Step::Resting => {}
+        }
+    }
+
+    fn force_reboot(&mut self, reason: &str) {
+        if !self.setup.reboot_force {
+            return self.on_reboot_failed(&format!(
+                "{reason}; would force the reboot: NERVES_HUB_REBOOT_FORCE is off"
+            ));
+        }
+        log::error!("{reason}; forcing the reboot");
+        self.reboot.step = Step::Forced;
+        self.set_timer(Timer::RebootOverdue, self.setup.reboot_timeout);
+        self.effect(Effect::ForceReboot);
+    }
+
+    /// Neither the command nor the kernel rebooted: from the beginning, after a pause.
+    pub(super) fn on_reboot_failed(&mut self, reason: &str) {
+        if !matches!(self.reboot.step, Step::Commanded | Step::Forced) {
+            return log::warn!("{reason}");
+        }
+        self.timers.cancel(Timer::RebootOverdue);
+        self.reboot.step = Step::Resting;
+        if self.leaving {
+            log::error!("{reason}");
+            return self.exit();
+        }
+        let factor = 1u32.checked_shl(self.reboot.failures).unwrap_or(u32::MAX);
+        let pause = RETRY_MIN.saturating_mul(factor).min(RETRY_MAX);
+        self.reboot.failures = (self.reboot.failures + 1).min(31);
+        log::error!("{reason}; trying again in {} s", pause.as_secs());
+        self.set_timer(Timer::RebootRetry, pause);
+    }
+
+    pub(super) fn on_reboot_retry(&mut self) {
+        match self.update.phase {
+            // An update that came in the pause goes first, and reboots by itself.
+            Phase::Installing(_) | Phase::Reporting(_) | Phase::AwaitingKeys(_) => {
+                self.set_timer(Timer::RebootRetry, RETRY_MIN);
+            }
+            Phase::Idle | Phase::Rebooting => self.order_reboot(),
+        }
+    }
+
+    /// The firmware was marked valid after all: what was to roll it back is not tried again.
+    pub(super) fn call_off_trial_reboot(&mut self) {
+        if self.reboot.why != Some(Why::Trial) || self.reboot.step == Step::None {
+            return;
+        }
+        log::info!("the reboot for want of validation is called off");
+        for timer in [
+            Timer::RebootAnnounced,
+            Timer::RebootOverdue,
+            Timer::RebootRetry,
+        ] {
+            self.timers.cancel(timer);
+        }
+        self.reboot = Reboot::default();
+    }
+}
+
+#[cfg(test)]
+mod tests;
