@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Agent;
+use crate::config::Installer;
 use crate::core::event::{Errand, Event};
 use crate::system::{command, metadata};
 
@@ -15,6 +16,9 @@ const COMMAND_OUTPUT: usize = 64 * 1024;
 
 impl Agent {
     pub(super) fn read_fwup_version(&mut self) {
+        if self.config.fwup.installer != Installer::Fwup {
+            return self.own.push_back(Event::FwupVersionRead(None));
+        }
         let path = self.config.fwup.path.clone();
         self.errand(Errand::FwupVersion, move || {
             let mut program = Command::new(&path);

@@ -21,7 +21,7 @@ pub enum Timer {
     RebootAnyway,
     /// The reboot command failed: try again.
     RebootRetry,
-    /// Leave although fwup has not ended.
+    /// Leave although the installer has not ended.
     Shutdown,
 }
 

@@ -17,8 +17,12 @@ const DEPTH: usize = 4;
 #[derive(Debug)]
 pub enum Feed {
     Chunk(Chunk),
-    /// The whole firmware, proven, is in this file; nothing else follows.
-    File(PathBuf),
+    /// The whole firmware is in this file; nothing else follows.
+    File {
+        path: PathBuf,
+        /// Its SHA-256 is the offered one. False: the offer named none.
+        proven: bool,
+    },
     /// What was sent so far is void: begin again with the first byte.
     Restart,
     /// That was all, and it is proven as far as the offer allows.
