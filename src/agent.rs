@@ -21,7 +21,7 @@ use crate::update::feed;
 use crate::update::fetch::Means;
 use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
-use crate::workers::{download, fwup, signals, socket};
+use crate::workers::{download, installer, signals, socket};
 use access::Access;
 
 /// Events waiting for the dispatcher; workers wait when it is full.
@@ -285,7 +285,7 @@ impl Agent {
                 let lost = Err(format!("no descriptor for the update: {error}"));
                 return self
                     .own
-                    .push_back(Event::WorkerExited(Worker::Fwup(job), lost));
+                    .push_back(Event::WorkerExited(Worker::Installer(job), lost));
             }
         };
         let (urls, fresh_urls) = bounded(1);
@@ -316,8 +316,8 @@ impl Agent {
             download::run(job, &offer, &cache, &means, &inbox)
         });
         let (settings, inbox) = (self.config.fwup.clone(), self.crew.inbox());
-        self.spawn("fwup", Worker::Fwup(job), move || {
-            fwup::run(job, &settings, &order, firmware, &cancel, &inbox)
+        self.spawn("installer", Worker::Installer(job), move || {
+            installer::run(job, &settings, &order, firmware, &cancel, &inbox)
         });
     }
 

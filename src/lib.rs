@@ -13,7 +13,7 @@
 //! * [`system`]: network, clock, processes, key-value stores.
 //! * [`cli`]: the commands beside running.
 //!
-//! Firmware bytes never pass the dispatcher: download → bounded channel → fwup.
+//! Firmware bytes never pass the dispatcher: download → bounded channel → installer.
 
 pub mod agent;
 pub mod auth;

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::StartError;
-use crate::config::{Config, Credentials, LinkSettings, Serializer};
+use crate::config::{Config, Credentials, Installer, LinkSettings, Serializer};
 use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
 use crate::system::dial::Dialer;
@@ -45,6 +45,8 @@ pub(super) fn setup(
             .devpath
             .clone()
             .or_else(|| firmware.devpath.clone()),
+        update_tool: config.fwup.installer.tool(),
+        installer_verifies: config.fwup.installer != Installer::Fwup,
         public_keys: config.fwup.public_keys.clone(),
         request_public_keys: config.fwup.request_public_keys,
         shutdown_timeout: config.shutdown_timeout,

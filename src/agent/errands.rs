@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Agent;
-use crate::config::{Config, MetadataSettings, MetadataSource};
+use crate::config::{Config, Installer, MetadataSettings, MetadataSource};
 use crate::core::event::{Counted, Errand, Event, Worker};
 use crate::system::{command, durable, metadata, reboot, tally};
 
@@ -16,6 +16,9 @@ const COMMAND_OUTPUT: usize = 64 * 1024;
 
 impl Agent {
     pub(super) fn read_fwup_version(&mut self) {
+        if self.config.fwup.installer != Installer::Fwup {
+            return self.own.push_back(Event::FwupVersionRead(None));
+        }
         let path = self.config.fwup.path.clone();
         self.errand(Errand::FwupVersion, move || {
             let mut program = Command::new(&path);

@@ -1,29 +1,25 @@
 //! `nerveshub-agent check`: is everything there that the agent needs?
 //!
-//! Owns the list of findings. Opens nothing for writing, contacts nobody; runs only what
+//! Owns the list of findings; those about the installer are in `installer`. Opens nothing for writing, contacts nobody; runs only what
 //! the agent itself would run to learn about the device (fwup's version, the identifier
 //! and metadata commands).
 
+mod installer;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
 use crate::config::{Config, Credentials, HubAddress, MetadataSource, Secret, TlsSettings, parse};
 use crate::system::metadata::{self, Firmware, KeyValues};
 use crate::system::tls::{self, ClientCertificate};
-use crate::system::{command, identity, time};
+use crate::system::{identity, time};
 
 /// Exit code for errors: EX_CONFIG of sysexits.h.
 pub const EX_CONFIG: u8 = 78;
-/// Deadline of `fwup --version`.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Most bytes of its answer.
-const CAP: usize = 4096;
 /// Where programs are looked for when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
@@ -64,8 +60,7 @@ fn examine(report: &mut Report, config: &Config, path: &OsStr) {
     }
     check_credentials(report, config, &values);
     check_ca(report, &config.tls);
-    check_fwup(report, config, path);
-    check_devpath(report, config, &firmware);
+    installer::examine(report, config, &firmware, path);
     check_data_path(report, &config.data_path);
     check_reboot(report, &config.reboot_command, path);
 }
@@ -228,41 +223,6 @@ fn check_ca(report: &mut Report, settings: &TlsSettings) {
     }
 }
 
-fn check_fwup(report: &mut Report, config: &Config, path: &OsStr) {
-    match fwup_version(&config.fwup.path, path) {
-        Ok(text) => report.ok("fwup", text),
-        Err(text) => report.error("fwup", text),
-    }
-    let keys = match config.fwup.public_keys.len() {
-        0 => "none configured: the hub is asked for them".to_owned(),
-        1 => "1 configured".to_owned(),
-        count => format!("{count} configured"),
-    };
-    report.ok("public keys", keys);
-}
-
-fn fwup_version(program: &Path, path: &OsStr) -> Result<String, String> {
-    let found = find_program(program, path).ok_or_else(|| {
-        format!(
-            "there is no program {}; install fwup or set NERVES_HUB_FWUP_PATH",
-            program.display()
-        )
-    })?;
-    let output = command::capture(Command::new(&found).arg("--version"), DEADLINE, CAP)
-        .map_err(|error| error.to_string())?;
-    let version = String::from_utf8_lossy(&output.stdout);
-    match version.lines().next().map(str::trim) {
-        Some(version) if output.status.success() && !version.is_empty() => {
-            Ok(format!("{}, version {version}", found.display()))
-        }
-        _ => Err(format!(
-            "{} --version failed ({}); is it fwup?",
-            found.display(),
-            output.status
-        )),
-    }
-}
-
 /// The file that would be run: the path itself, or a bare name's first match in PATH.
 fn find_program(program: &Path, path: &OsStr) -> Option<PathBuf> {
     let runnable = |file: &Path| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
@@ -272,28 +232,6 @@ fn find_program(program: &Path, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|folder| folder.join(program))
         .find(|file| runnable(file))
-}
-
-fn check_devpath(report: &mut Report, config: &Config, firmware: &Firmware) {
-    let Some(path) = config.fwup.devpath.as_ref().or(firmware.devpath.as_ref()) else {
-        return report.error(
-            "device path",
-            "none; set NERVES_HUB_FWUP_DEVPATH, or nerves_fw_devpath in the metadata",
-        );
-    };
-    let shown = path.display();
-    match std::fs::metadata(path) {
-        Err(error) => report.error("device path", format!("{shown}: {error}")),
-        Ok(about) if !about.file_type().is_block_device() && !about.is_file() => report.error(
-            "device path",
-            format!("{shown} is neither a block device nor a file"),
-        ),
-        Ok(_) if access(path, AccessFlags::W_OK).is_err() => report.error(
-            "device path",
-            format!("{shown} may not be written by this user"),
-        ),
-        Ok(_) => report.ok("device path", format!("{shown} is writable")),
-    }
 }
 
 fn check_data_path(report: &mut Report, path: &Path) {

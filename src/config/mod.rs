@@ -145,9 +145,32 @@ pub struct Proxy {
     pub no_proxy: Vec<String>,
 }
 
+/// What applies firmware.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Installer {
+    #[default]
+    Fwup,
+    /// The integrator's program, which speaks the protocol of etc/doc/installers.md.
+    Command(PathBuf),
+}
+
+impl Installer {
+    /// Its name for the hub and for messages: `fwup`, or the program's without its ending.
+    pub fn tool(&self) -> String {
+        match self {
+            Self::Fwup => "fwup".to_owned(),
+            Self::Command(path) => {
+                let stem = path.file_stem().unwrap_or(path.as_os_str());
+                stem.to_string_lossy().into_owned()
+            }
+        }
+    }
+}
+
 /// How firmware is applied.
 #[derive(Clone, Debug)]
 pub struct FwupSettings {
+    pub installer: Installer,
     pub path: PathBuf,
     /// Explicit device path; `None` means the metadata's `nerves_fw_devpath`.
     pub devpath: Option<PathBuf>,
@@ -158,7 +181,7 @@ pub struct FwupSettings {
     pub public_keys: Vec<String>,
     /// Ask the hub for keys on each connect, even when some are configured.
     pub request_public_keys: bool,
-    /// fwup is killed when it neither reads nor answers for this long.
+    /// The installer is killed when it neither reads nor answers for this long.
     pub stall_timeout: Duration,
 }
 

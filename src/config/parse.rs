@@ -243,6 +243,9 @@ fn fwup(r: &mut Reader) -> FwupSettings {
         false => Ok(text.to_owned()),
     };
     FwupSettings {
+        installer: r
+            .parsed(setting!("NERVES_HUB_INSTALLER"), values::installer)
+            .unwrap_or_default(),
         path: r.path(setting!("NERVES_HUB_FWUP_PATH")).unwrap_or_default(),
         devpath: r.path(setting!("NERVES_HUB_FWUP_DEVPATH")),
         task: r

@@ -214,6 +214,8 @@ settings! {
             "Deadline for the reply to joining a channel.";
     }
     "Updates" {
+        NERVES_HUB_INSTALLER Plain Text("fwup|command:PATH"), "fwup",
+            "What applies updates: fwup, or a program of yours, run as PATH begin, finish, abort or confirm (etc/doc/installers.md). Such a program must check signatures itself.";
         NERVES_HUB_FWUP_PATH Plain Path, "fwup",
             "The fwup program; a bare name is looked up in PATH.";
         NERVES_HUB_FWUP_DEVPATH Plain Path, "",
@@ -221,7 +223,7 @@ settings! {
         NERVES_HUB_FWUP_TASK Plain Text("TASK"), "upgrade",
             "Task that fwup runs.";
         NERVES_HUB_FWUP_ENV Secret List("KEY=VALUE"), "",
-            "Environment variables for fwup.";
+            "Environment variables for fwup or the installer program.";
         NERVES_HUB_FWUP_EXTRA_OPTIONS OrFile List("OPTION"), "",
             "Further options for fwup.";
         NERVES_HUB_FWUP_PUBLIC_KEYS OrFile List("KEY"), "",
@@ -229,7 +231,7 @@ settings! {
         NERVES_HUB_REQUEST_FWUP_PUBLIC_KEYS Plain Boolean, "0",
             "Asks the hub for public keys on each connect even when some are configured; its answer replaces them.";
         NERVES_HUB_FWUP_STALL_TIMEOUT Plain Kind::Duration(ms(10), DAY), "5m",
-            "fwup is killed, and the update failed, when it neither reads nor answers for this long.";
+            "fwup or the installer program is killed, and the update failed, when it neither reads nor answers for this long.";
         NERVES_HUB_UPDATER Plain Choice(&["streaming", "caching", "parts"]), "streaming",
             "How firmware reaches fwup. streaming: directly, nothing is kept. caching: by way of one file, checked before fwup starts, resumed after a restart. parts: by way of 1 MiB parts, each checked on arrival.";
         NERVES_HUB_CACHE_DIR Plain Path, "",
@@ -297,7 +299,7 @@ settings! {
         NERVES_HUB_REBOOT_FORCE Plain Boolean, "1",
             "Forces a reboot that its command does not bring about: reboot(2), without stopping services, after flushing disks. Off: only the command is run again.";
         NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
-            "How long SIGTERM waits for fwup once it has all bytes of an update.";
+            "How long SIGTERM waits for the installer once it has all bytes of an update.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",
             "A level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…";
         RUST_LOG Plain Text("FILTER"), "",

@@ -3,11 +3,13 @@
 //! Owns the syntax every setting shares. Pure: knows neither variables nor files.
 //! Nonsense is a [`Problem`], never a default.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::Installer;
 use super::error::Problem;
 
 /// `30` (seconds), `500ms`, `30s`, `5m`, `24h`, `2d`: whole numbers.
@@ -195,6 +197,20 @@ pub fn pair(text: &str) -> Result<(String, String), Problem> {
     }
 }
 
+/// `fwup` or `command:PATH`.
+pub fn installer(text: &str) -> Result<Installer, Problem> {
+    match text.split_once(':') {
+        None if text == "fwup" => Ok(Installer::Fwup),
+        Some(("command", path)) if !path.trim().is_empty() => {
+            Ok(Installer::Command(PathBuf::from(path.trim())))
+        }
+        _ => Err(Problem::new(
+            "is not an installer",
+            "use fwup, or command:PATH with the path of a program",
+        )),
+    }
+}
+
 /// An env_logger filter: a level, or `TARGET=LEVEL` directives between commas.
 ///
 /// A bare word that is no level is refused: env_logger would take a misspelt level for a
@@ -291,6 +307,17 @@ mod tests {
         }
         for bad in ["inof", "nerveshub_agent=loud", "info,debgu"] {
             assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn installers() {
+        assert_eq!(installer("fwup"), Ok(Installer::Fwup));
+        let command = installer("command:/usr/lib/rauc.sh");
+        assert_eq!(command, Ok(Installer::Command("/usr/lib/rauc.sh".into())));
+        assert_eq!(command.map(|it| it.tool()), Ok("rauc".to_owned()));
+        for bad in ["", "rauc", "command", "command: ", "fwup:/bin/fwup", "/x"] {
+            assert!(installer(bad).is_err(), "{bad}");
         }
     }
 

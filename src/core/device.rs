@@ -54,7 +54,7 @@ impl Device {
 
 impl Core {
     pub(super) fn on_fwup_version_read(&mut self, version: Option<String>) {
-        if version.is_none() {
+        if version.is_none() && !self.setup.installer_verifies {
             log::error!(
                 "fwup did not tell its version; updates will fail (see `nerveshub-agent check`)"
             );
@@ -89,7 +89,7 @@ impl Core {
             "fwup_version",
             json!(self.device.fwup_version.clone().flatten()),
         );
-        put("update_tool", json!("fwup"));
+        put("update_tool", json!(self.setup.update_tool));
         put("device_api_version", json!(DEVICE_API_VERSION));
         put("console_version", json!(CONSOLE_VERSION));
         put(

@@ -59,6 +59,9 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstallOrder {
     pub offer: Offer,
-    pub devpath: PathBuf,
+    /// Never `None` for fwup.
+    pub devpath: Option<PathBuf>,
     pub public_keys: Vec<String>,
+    /// The device's.
+    pub identifier: String,
 }

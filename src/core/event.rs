@@ -115,7 +115,7 @@ pub enum Worker {
     Socket(ConnId),
     Heartbeat,
     Download(JobId),
-    Fwup(JobId),
+    Installer(JobId),
     Signals,
     /// Short jobs that answer with an event of their own.
     Errand(Errand),

@@ -59,6 +59,11 @@ pub struct Setup {
     pub reboot_timeout: Duration,
     pub reboot_force: bool,
     pub devpath: Option<PathBuf>,
+    /// What applies updates, told to the hub: `fwup` or the integrator's program.
+    pub update_tool: String,
+    /// It is the integrator's, which checks signatures and knows where to write: neither
+    /// public keys nor a device path are demanded.
+    pub installer_verifies: bool,
     pub public_keys: Vec<String>,
     pub request_public_keys: bool,
     pub shutdown_timeout: Duration,
@@ -205,7 +210,7 @@ impl Core {
             (Worker::Socket(conn), Err(reason)) => self.on_closed(conn, &reason),
             (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
             (Worker::Download(job), Err(reason)) => self.on_download_lost(job, &reason),
-            (Worker::Fwup(job), Err(reason)) => self.on_installer_lost(job, &reason),
+            (Worker::Installer(job), Err(reason)) => self.on_installer_lost(job, &reason),
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }

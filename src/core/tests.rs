@@ -57,6 +57,8 @@ pub(super) fn setup() -> Setup {
         reboot_timeout: 60 * SECOND,
         reboot_force: true,
         devpath: Some("/dev/mmcblk0".into()),
+        update_tool: "fwup".into(),
+        installer_verifies: false,
         public_keys: vec![KEY.into()],
         request_public_keys: false,
         fresh_offer_timeout: Duration::from_secs(20),
@@ -475,6 +477,22 @@ fn without_a_key_nothing_is_written() {
 }
 
 #[test]
+fn an_installer_that_verifies_itself_needs_neither_keys_nor_a_device_path() {
+    for installer_verifies in [true, false] {
+        let mut bench = Bench::joined(Setup {
+            public_keys: vec![],
+            devpath: None,
+            installer_verifies,
+            ..setup()
+        });
+        bench.offer("new");
+        bench.pass(5 * SECOND);
+        let starts = |effect: &Effect| matches!(effect, Effect::StartInstall(..));
+        assert_eq!(bench.effects.iter().any(starts), installer_verifies);
+    }
+}
+
+#[test]
 fn keys_that_come_after_the_offer_still_count_and_an_empty_list_clears_none() {
     let mut bench = Bench::joined(Setup {
         public_keys: vec![],
@@ -718,7 +736,7 @@ fn an_installer_thread_that_dies_fails_the_update_and_frees_the_agent_for_the_ne
     let mut bench = Bench::joined(setup());
     bench.offer("new");
     bench.event(Event::WorkerExited(
-        Worker::Fwup(JobId(1)),
+        Worker::Installer(JobId(1)),
         Err("panicked".into()),
     ));
     assert!(bench.effects.contains(&Effect::CancelInstall(JobId(1))));

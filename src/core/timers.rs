@@ -29,7 +29,7 @@ pub enum Timer {
     RebootRetry,
     /// The running firmware has had long enough to be marked valid.
     Trial,
-    /// Leave although fwup has not ended.
+    /// Leave although the installer has not ended.
     Shutdown,
 }
 

@@ -1,6 +1,7 @@
 //! One offer from arrival to reboot (PROTOCOL §4): refuse or install, report, reboot.
 //!
-//! Rules kept here: one update at a time; nothing without a public key; an outcome is
+//! Rules kept here: one update at a time; nothing without a public key, unless signatures
+//! are the matter of the integrator's installer; an outcome is
 //! owed to the hub until something sent after it was answered, and the firmware's uuid
 //! stands in every join until then; a reboot follows success and only that.
 
@@ -50,7 +51,7 @@ pub(super) struct Installing {
     pub percent: u8,
     /// Last report: stage, value and when.
     sent: Option<(Stage, u8, Instant)>,
-    /// Every byte is with fwup.
+    /// Every byte is with the installer.
     all_handed_over: bool,
     /// The reason that counts, when it is not the installer's.
     cause: Option<String>,
@@ -148,13 +149,14 @@ impl Core {
 
     fn install(&mut self, offer: Box<Offer>) {
         let public_keys = self.public_keys();
-        if public_keys.is_empty() {
+        if public_keys.is_empty() && !self.setup.installer_verifies {
             return self.settle(offer.uuid, Some("no public keys available".to_owned()));
         }
-        let Some(devpath) = self.setup.devpath.clone() else {
+        let devpath = self.setup.devpath.clone();
+        if devpath.is_none() && !self.setup.installer_verifies {
             let reason = "no device to write to: set NERVES_HUB_FWUP_DEVPATH or nerves_fw_devpath";
             return self.settle(offer.uuid, Some(reason.to_owned()));
-        };
+        }
         self.update.last_job += 1;
         let job = JobId(self.update.last_job);
         let interface = self.session_interface();
@@ -162,6 +164,7 @@ impl Core {
             offer: (*offer).clone(),
             devpath,
             public_keys,
+            identifier: self.setup.identifier.clone(),
         };
         self.effect(Effect::StartInstall(job, Box::new(order)));
         self.push_device(DevicePush::Started { interface });
@@ -409,7 +412,7 @@ impl Core {
         match &self.update.phase {
             Phase::Installing(install) if install.all_handed_over => {
                 let seconds = self.setup.shutdown_timeout.as_secs_f64();
-                log::info!("leaving once fwup has finished, {seconds:.0} s at most");
+                log::info!("leaving once the installer has finished, {seconds:.0} s at most");
                 self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
                 true
             }
@@ -427,7 +430,7 @@ impl Core {
     }
 
     pub(super) fn on_shutdown_overdue(&mut self) {
-        log::warn!("fwup did not end in time; leaving without it");
+        log::warn!("the installer did not end in time; leaving without it");
         self.abandon_install();
         self.exit();
     }

@@ -21,7 +21,7 @@ pub enum Feed {
     /// The whole firmware is in this file; nothing else follows.
     File {
         path: PathBuf,
-        /// Its SHA-256 is the offered one; without, the installer must verify it first.
+        /// Its SHA-256 is the offered one. False: the offer named none.
         proven: bool,
     },
     /// What was sent so far is void: begin again with the first byte.

@@ -4,6 +4,7 @@ pub mod external_term;
 pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
+pub mod installer_line;
 pub mod outbound;
 pub mod phoenix;
 

@@ -2,8 +2,8 @@
 //! nothing here decides.
 
 pub mod download;
-pub mod fwup;
 pub mod heartbeat;
+pub mod installer;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

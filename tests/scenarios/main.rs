@@ -9,6 +9,7 @@ mod faults;
 mod frames;
 mod fwup;
 mod gate;
+mod installer;
 mod keys;
 mod link;
 mod memory;

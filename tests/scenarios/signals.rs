@@ -83,13 +83,27 @@ fn a_download_is_cancelled_without_a_word_to_the_hub() {
 }
 
 #[test]
+fn before_the_first_piece_no_fwup_is_started_that_would_have_to_be_ended() {
+    let mut stage = Stage::new(&rig::standin(), &[]);
+    let firmware = rig::demo(&stage.hub);
+    stage.offer_halting_at(1000, &firmware);
+    assert_eq!(stage.agent.stop(), 0);
+    stage
+        .agent
+        .wait_log("update cancelled, running firmware untouched");
+    assert!(stage.fwup_pids().is_empty());
+    assert_eq!(stage.statuses(), ["received", "started"]);
+    stage.assert_untouched();
+}
+
+#[test]
 fn an_fwup_that_ignores_the_signal_is_killed() {
     let mut stage = Stage::prepared(&rig::standin(), |_, device| {
         let script = script(device, "trap '' TERM; while :; do read line; done");
         device.use_installer(&script);
     });
     let firmware = rig::demo(&stage.hub);
-    stage.offer_halting_at(1000, &firmware);
+    stage.offer_halting_at(140_000, &firmware);
     let pid = stage.fwup_pid();
     assert_eq!(stage.agent.stop(), 0);
     assert!(!is_there(pid), "fwup outlived the agent");
@@ -101,7 +115,9 @@ fn an_update_that_is_all_there_is_finished_reported_and_booted_before_leaving() 
     for installer in installers() {
         let (mut stage, gate) = finishing(&installer, &[]);
         stage.agent.signal(Signal::SIGTERM);
-        stage.agent.wait_log("leaving once fwup has finished");
+        stage
+            .agent
+            .wait_log("leaving once the installer has finished");
         drop(gate);
         assert_eq!(stage.agent.wait_exit(), 0);
         assert_eq!(stage.statuses(), DONE);
@@ -115,7 +131,7 @@ fn an_update_that_does_not_finish_in_time_is_left_behind() {
     let (mut stage, _gate) = finishing(&rig::standin(), &[("SHUTDOWN_TIMEOUT", "300ms")]);
     let pid = stage.fwup_pid();
     assert_eq!(stage.agent.stop(), 0);
-    stage.agent.wait_log("fwup did not end in time");
+    stage.agent.wait_log("the installer did not end in time");
     assert!(!is_there(pid), "fwup outlived the agent");
     assert_eq!(stage.statuses(), ["received", "started"]);
     assert_eq!(stage.device.reboots(), 0);
@@ -126,7 +142,9 @@ fn a_second_signal_leaves_at_once() {
     let (mut stage, _gate) = finishing(&rig::standin(), &[("SHUTDOWN_TIMEOUT", "10m")]);
     let pid = stage.fwup_pid();
     stage.agent.signal(Signal::SIGTERM);
-    stage.agent.wait_log("leaving once fwup has finished");
+    stage
+        .agent
+        .wait_log("leaving once the installer has finished");
     stage.agent.signal(Signal::SIGTERM);
     assert_eq!(stage.agent.wait_exit(), 0);
     stage.agent.wait_log("second termination signal");
@@ -139,7 +157,9 @@ fn a_second_signal_leaves_at_once() {
 fn no_offer_is_taken_while_leaving() {
     let (mut stage, gate) = finishing(&rig::standin(), &[]);
     stage.agent.signal(Signal::SIGTERM);
-    stage.agent.wait_log("leaving once fwup has finished");
+    stage
+        .agent
+        .wait_log("leaving once the installer has finished");
     let other = rig::demo(&stage.hub);
     stage.hub.offer(&other);
     stage

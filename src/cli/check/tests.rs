@@ -196,6 +196,37 @@ fn configuration_errors_come_all_and_alone() {
 }
 
 #[test]
+fn an_installer_program_needs_neither_fwup_nor_keys_nor_a_device_path() {
+    let mut machine = Machine::good();
+    std::fs::remove_file(machine.path("fwup")).unwrap();
+    machine
+        .env
+        .retain(|(name, _)| name != "NERVES_HUB_FWUP_DEVPATH");
+    machine.write("rauc.sh", "#!/bin/sh\n");
+    let value = format!("command:{}", machine.path("rauc.sh").display());
+    let machine = machine.with("NERVES_HUB_INSTALLER", &value);
+    let fix = "correct NERVES_HUB_INSTALLER or chmod +x the program";
+    assert_eq!(
+        machine.line("installer"),
+        format!("error installer /M/rauc.sh is not an executable file; {fix}")
+    );
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(machine.path("rauc.sh"), mode).unwrap();
+    assert_eq!(
+        machine.line("installer"),
+        "ok installer /M/rauc.sh; checking signatures is its job"
+    );
+    let (text, code) = machine.check();
+    assert_eq!(code, 0, "{text}");
+    assert!(text.ends_with("\n0 error(s), 0 warning(s)\n"), "{text}");
+    let machine = machine.with("NERVES_HUB_INSTALLER", "command:/no/such");
+    assert_eq!(
+        machine.line("installer"),
+        format!("error installer /no/such does not exist; {fix}")
+    );
+}
+
+#[test]
 fn keys_that_do_not_fit() {
     let machine = Machine::good();
     machine.write("key.pem", OTHER_KEY);

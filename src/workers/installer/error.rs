@@ -1,36 +1,54 @@
-//! Why fwup did not succeed, in words for the hub.
+//! Why an installation did not succeed, in words for the hub.
 
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why fwup did not succeed. The text starts with "fwup error", which the hub recognises.
+/// Why an installation did not succeed. The tool's name is put before it.
 #[derive(Debug)]
-pub(super) enum FwupError {
+pub(super) enum Problem {
+    /// The download ended without a byte.
+    Empty,
+    /// fwup must never choose by itself where to write.
+    NoDevice,
     Start {
         path: String,
         error: io::Error,
     },
-    /// fwup's own words.
+    /// The downloaded file cannot be read.
+    Read {
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// The process's own words.
     Said(String),
     Ended {
         status: ExitStatus,
         stderr: String,
     },
+    /// It succeeded with something that was not all.
+    Unread,
     NoVerdict,
     Stalled(Duration),
-    Unframed(String),
+    Overdue(Duration),
+    /// Its pipes or its framing failed.
+    Broken(String),
     Cancelled,
 }
 
-impl fmt::Display for FwupError {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("fwup error: ")?;
         match self {
+            Self::Empty => f.write_str("the firmware is empty"),
+            Self::NoDevice => f.write_str(
+                "no device to write to: set NERVES_HUB_FWUP_DEVPATH or nerves_fw_devpath",
+            ),
             Self::Start { path, error } => write!(f, "cannot start {path}: {error}"),
-            Self::Said(text) => f.write_str(text),
+            Self::Read { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Said(text) | Self::Broken(text) => f.write_str(text),
             Self::Ended { status, stderr } => {
                 match (status.code(), status.signal()) {
                     (Some(code), _) => write!(f, "exit status {code}")?,
@@ -42,11 +60,14 @@ impl fmt::Display for FwupError {
                     write!(f, ": {stderr}")
                 }
             }
+            Self::Unread => f.write_str("ended before it had read the whole firmware"),
             Self::NoVerdict => f.write_str("ended without saying whether it succeeded"),
             Self::Stalled(limit) => {
                 write!(f, "no sign of life for {} s; killed", limit.as_secs_f64())
             }
-            Self::Unframed(text) => f.write_str(text),
+            Self::Overdue(limit) => {
+                write!(f, "not done after {} s; killed", limit.as_secs_f64())
+            }
             Self::Cancelled => f.write_str("cancelled"),
         }
     }

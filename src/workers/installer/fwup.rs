@@ -1,0 +1,92 @@
+//! Drives fwup: the firmware framed on its stdin, or named with `-i`; one process each way.
+//!
+//! Owns fwup's command line, and that a file nobody has proven is verified before it is
+//! applied. Must not start fwup without a device to write to.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::error::Problem;
+use super::process::{Fate, Input, Manners, Process, Speech, Watch};
+use super::{Installation, Outcome, Source};
+use crate::update::feed::Drain;
+
+/// The process's name in the log.
+const NAME: &str = "fwup";
+
+/// One attempt, from the first piece to fwup's end.
+pub(super) fn install(
+    site: &Installation,
+    source: Source,
+    feed: &Drain,
+) -> Result<Outcome, String> {
+    apply(site, source, feed).map_err(|problem| problem.to_string())
+}
+
+fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, Problem> {
+    match source {
+        Source::Stream(first) => {
+            let process = start(site, command(site, None)?, Input::Pipe)?;
+            match process.take_in(first, feed, site.cancel) {
+                Fate::StartOver => return Ok(Outcome::StartOver),
+                Fate::Ended { verdict, .. } => verdict?,
+            }
+        }
+        Source::File { path, proven } => {
+            if !proven {
+                log::info!("the hub named no checksum: fwup verifies the file first");
+                start(site, verification(site, &path), Input::Nothing)?.finish()?;
+            }
+            start(site, command(site, Some(&path))?, Input::Nothing)?.finish()?;
+        }
+    }
+    Ok(Outcome::Installed)
+}
+
+fn start(site: &Installation, command: Command, input: Input) -> Result<Process, Problem> {
+    let manners = Manners {
+        name: NAME.to_owned(),
+        speech: Speech::Frames,
+        input,
+        watch: Watch::Stall(site.settings.stall_timeout),
+        cancel: Some(site.cancel.clone()),
+    };
+    Process::start(site, command, manners)
+}
+
+/// Applies the task, from stdin or a file.
+fn command(site: &Installation, file: Option<&Path>) -> Result<Command, Problem> {
+    let settings = site.settings;
+    let devpath = site.order.devpath.as_ref().ok_or(Problem::NoDevice)?;
+    log::info!("applying task {} to {}", settings.task, devpath.display());
+    let mut command = bare(site);
+    command.args(["--framing", "--apply", "--no-unmount"]);
+    if let Some(file) = file {
+        command.arg("-i").arg(file);
+    }
+    command.arg("-d").arg(devpath);
+    command.args(["--task", &settings.task]);
+    keys(site, &mut command);
+    command.args(&settings.extra_options);
+    Ok(command)
+}
+
+/// Checks signature and hashes, writes nothing.
+fn verification(site: &Installation, file: &Path) -> Command {
+    let mut command = bare(site);
+    command.args(["--framing", "-V", "-i"]).arg(file);
+    keys(site, &mut command);
+    command
+}
+
+fn bare(site: &Installation) -> Command {
+    let mut command = Command::new(&site.settings.path);
+    super::process::environment(&mut command, site);
+    command
+}
+
+fn keys(site: &Installation, command: &mut Command) {
+    for key in &site.order.public_keys {
+        command.args(["--public-key", key]);
+    }
+}

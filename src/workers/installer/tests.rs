@@ -1,0 +1,324 @@
+//! Feeds to scripts that stand in for fwup and for an integrator's program.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+
+use super::*;
+use crate::config::Secret;
+use crate::update::feed::{self, Filler};
+use crate::wire::Offer;
+
+const OK: &str = r"printf '\000\000\000\004OK\000\000'";
+const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+struct Bench {
+    folder: tempfile::TempDir,
+    settings: FwupSettings,
+    order: InstallOrder,
+}
+
+impl Bench {
+    /// `text` takes fwup's place.
+    fn fwup(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = script(folder.path(), text);
+        Self {
+            settings: FwupSettings {
+                installer: Installer::Fwup,
+                path,
+                devpath: None,
+                task: "upgrade".into(),
+                env: Vec::new(),
+                extra_options: Vec::new(),
+                public_keys: Vec::new(),
+                request_public_keys: false,
+                stall_timeout: Duration::from_secs(20),
+            },
+            order: InstallOrder {
+                offer: Offer {
+                    uuid: "uuid-1".into(),
+                    version: "2.0.0".into(),
+                    product: "demo".into(),
+                    url: Secret::new("https://files/fw?sig=x"),
+                    size: Some(8),
+                    checksum: Some([0xAB; 32]),
+                },
+                devpath: Some(folder.path().join("disk")),
+                public_keys: vec![KEY.into()],
+                identifier: "device".into(),
+            },
+            folder,
+        }
+    }
+
+    /// `text` is an installer program, called `tool`.
+    fn program(text: &str) -> Self {
+        let mut bench = Self::fwup(&format!("echo $1 >> verbs\n{text}"));
+        bench.settings.installer = Installer::Command(bench.settings.path.clone());
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn file(&self, proven: bool) -> Feed {
+        let path = self.path("firmware");
+        std::fs::write(&path, "firmware").unwrap();
+        Feed::File { path, proven }
+    }
+
+    /// What was written to a file of the folder; empty: it is not there.
+    fn read(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.replace(&self.folder.path().display().to_string(), "/M")
+    }
+
+    /// The only sleep there is: files do not tell when they are written.
+    fn wait_for(&self, name: &str, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.read(name) != text {
+            assert!(Instant::now() < deadline, "{name} does not hold {text:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Runs the installer while `download` fills the feed; the outcome.
+    fn run(&self, download: impl FnOnce(Filler) + Send) -> Result<(), String> {
+        let (filler, drain) = feed::channel();
+        let (inbox, events) = unbounded();
+        let cancel = Cancel::new().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || download(filler));
+            run(
+                JobId(1),
+                &self.settings,
+                &self.order,
+                drain,
+                &cancel,
+                &inbox,
+            )
+            .unwrap();
+        });
+        match events.try_iter().last() {
+            Some(Event::Install(JobId(1), InstallEvent::Finished(result))) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn take(&self, piece: Feed) -> Result<(), String> {
+        self.run(|filler| send(&filler, [piece]))
+    }
+}
+
+fn script(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("tool");
+    let text = format!("#!/bin/sh\ncd {}\n{text}\n", folder.display());
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+fn send<const N: usize>(filler: &Filler, pieces: [Feed; N]) {
+    for piece in pieces {
+        assert!(filler.send(piece), "the installer is gone");
+    }
+}
+
+fn chunk(text: &str) -> Feed {
+    let mut chunk = Chunk::default();
+    chunk.read_from(&mut text.as_bytes()).unwrap();
+    Feed::Chunk(chunk)
+}
+
+const SEEN: &str = "echo \"$@\" >> seen; readlink /proc/self/fd/0 >> seen";
+
+#[test]
+fn a_proven_file_is_named_to_fwup() {
+    let bench = Bench::fwup(&format!("{SEEN}; {OK}"));
+    assert_eq!(bench.take(bench.file(true)), Ok(()));
+    let seen = format!(
+        "--framing --apply --no-unmount -i /M/firmware -d /M/disk --task upgrade \
+         --public-key {KEY}\n/dev/null\n"
+    );
+    assert_eq!(bench.read("seen"), seen);
+}
+
+#[test]
+fn a_file_that_nobody_proved_is_verified_first() {
+    let bench = Bench::fwup(&format!("{SEEN}; {OK}"));
+    assert_eq!(bench.take(bench.file(false)), Ok(()));
+    let seen = bench.read("seen");
+    let first = format!("--framing -V -i /M/firmware --public-key {KEY}\n");
+    assert!(seen.starts_with(&first), "{seen}");
+    assert_eq!(seen.matches("--apply").count(), 1, "{seen}");
+
+    let bench = Bench::fwup(&format!(
+        r"{SEEN}; printf '\000\000\000\007ER\000\000bad'; exit 1"
+    ));
+    let result = bench.take(bench.file(false));
+    assert_eq!(result, Err("fwup error: bad".to_owned()));
+    assert_eq!(bench.read("seen").matches("--apply").count(), 0);
+}
+
+#[test]
+fn fwup_that_hangs_over_a_file_is_killed() {
+    let mut bench = Bench::fwup("sleep 600");
+    bench.settings.stall_timeout = Duration::from_millis(100);
+    let result = bench.take(bench.file(true)).unwrap_err();
+    assert_eq!(result, "fwup error: no sign of life for 0.1 s; killed");
+}
+
+#[test]
+fn nothing_is_started_before_the_first_piece() {
+    let bench = Bench::fwup(SEEN);
+    type Download = fn(Filler);
+    let cases: [(Download, &str); 4] = [
+        (drop, "cancelled"),
+        (|filler| send(&filler, [Feed::Restart]), "cancelled"),
+        (|filler| send(&filler, [Feed::End]), "the firmware is empty"),
+        (
+            |filler| send(&filler, [Feed::Restart, Feed::End]),
+            "the firmware is empty",
+        ),
+    ];
+    for (download, reason) in cases {
+        assert_eq!(bench.run(download), Err(format!("fwup error: {reason}")));
+        assert_eq!(bench.read("seen"), "");
+    }
+}
+
+#[test]
+fn a_stream_that_starts_over_may_end_in_a_file() {
+    let bench = Bench::fwup(&format!("{SEEN}; [ $4 = -i ] || cat > /dev/null; {OK}"));
+    let file = bench.file(true);
+    let result = bench.run(|filler| {
+        send(&filler, [Feed::Restart, chunk("fi"), Feed::Restart, file]);
+    });
+    assert_eq!(result, Ok(()));
+    assert!(bench.read("seen").contains(" -i /M/firmware "));
+}
+
+#[test]
+fn fwup_is_never_left_to_choose_a_device() {
+    let mut bench = Bench::fwup(SEEN);
+    bench.order.devpath = None;
+    let result = bench.take(bench.file(true)).unwrap_err();
+    assert!(result.starts_with("fwup error: no device"), "{result}");
+    assert_eq!(bench.read("seen"), "");
+}
+
+#[test]
+fn the_real_fwup_takes_a_file() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut programs = std::env::split_paths(&path).map(|folder| folder.join("fwup"));
+    let Some(fwup) = programs.find(|file| file.is_file()) else {
+        eprintln!("SKIPPED: no fwup on PATH");
+        return;
+    };
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fw");
+    let key = |name: &str| {
+        let text = std::fs::read_to_string(data.join(name)).unwrap();
+        vec![text.trim().to_owned()]
+    };
+    let mut bench = Bench::fwup("");
+    bench.settings.path = fwup;
+    let path = data.join("small-2.0.1.fw");
+    for proven in [true, false] {
+        std::fs::write(bench.path("disk"), "").unwrap();
+        bench.order.public_keys = key("signing-key.pub");
+        let path = path.clone();
+        assert_eq!(bench.take(Feed::File { path, proven }), Ok(()));
+        assert!(std::fs::metadata(bench.path("disk")).unwrap().len() > 0);
+    }
+    bench.order.public_keys = key("other-key.pub");
+    for proven in [true, false] {
+        let path = path.clone();
+        let result = bench.take(Feed::File { path, proven }).unwrap_err();
+        assert!(result.contains("digital signature"), "{result}");
+    }
+}
+
+#[test]
+fn a_program_gets_a_file_as_its_input_and_by_name() {
+    let text = "[ $1 != begin ] || cat > got; echo $NERVES_HUB_FIRMWARE_FILE >> names";
+    let bench = Bench::program(text);
+    assert_eq!(bench.take(bench.file(true)), Ok(()));
+    assert_eq!(bench.read("verbs"), "begin\nfinish\n");
+    assert_eq!(bench.read("got"), "firmware");
+    assert_eq!(bench.read("names"), "/M/firmware\n/M/firmware\n");
+}
+
+#[test]
+fn a_program_may_leave_its_input_alone_when_there_is_a_file() {
+    let bench = Bench::program("true");
+    let path = bench.path("big");
+    std::fs::write(&path, vec![7; 4 << 20]).unwrap();
+    let proven = true;
+    assert_eq!(bench.take(Feed::File { path, proven }), Ok(()));
+    assert_eq!(bench.read("verbs"), "begin\nfinish\n");
+}
+
+#[test]
+fn nothing_is_started_for_a_file_that_cannot_be_read() {
+    let bench = Bench::program("cat > /dev/null");
+    let (path, proven) = (bench.path("nowhere"), true);
+    let reason = bench.take(Feed::File { path, proven }).unwrap_err();
+    assert!(
+        reason.starts_with("tool error: begin: cannot read "),
+        "{reason}"
+    );
+    assert_eq!(bench.read("verbs"), "");
+}
+
+#[test]
+fn a_program_that_starts_over_is_told_to_abort_first() {
+    let bench = Bench::program("[ $1 != begin ] || cat > got");
+    let result = bench.run(|filler| {
+        send(&filler, [chunk("old")]);
+        bench.wait_for("got", "old");
+        send(&filler, [Feed::Restart, chunk("ne"), chunk("w"), Feed::End]);
+    });
+    assert_eq!(result, Ok(()));
+    assert_eq!(bench.read("verbs"), "begin\nabort\nbegin\nfinish\n");
+    assert_eq!(bench.read("got"), "new");
+}
+
+#[test]
+fn a_program_that_counts_may_end_before_the_feed() {
+    let bench = Bench::program("[ $1 != begin ] || head -c 8 > got");
+    let result = bench.run(|filler| {
+        send(&filler, [chunk("firmware")]);
+        bench.wait_for("got", "firmware");
+        send(&filler, [Feed::End]);
+    });
+    assert_eq!(result, Ok(()));
+    assert_eq!(bench.read("verbs"), "begin\nfinish\n");
+}
+
+#[test]
+fn the_input_of_a_download_that_is_given_up_does_not_end() {
+    let text = "[ $1 != begin ] || { trap 'exit 0' TERM; cat > got; echo end > end; }";
+    let bench = Bench::program(text);
+    let result = bench.run(|filler| {
+        send(&filler, [chunk("firm")]);
+        bench.wait_for("got", "firm");
+    });
+    assert_eq!(result, Err("tool error: begin: cancelled".to_owned()));
+    assert_eq!(bench.read("verbs"), "begin\nabort\n");
+    assert_eq!(bench.read("end"), "");
+}
+
+#[test]
+fn the_other_verbs_have_a_deadline_however_much_they_say() {
+    let text =
+        "case $1 in begin) cat > /dev/null ;; *) while :; do echo x; sleep 0.05; done ;; esac";
+    let mut bench = Bench::program(text);
+    bench.settings.stall_timeout = Duration::from_secs(1);
+    let reason = bench.take(bench.file(true)).unwrap_err();
+    assert_eq!(reason, "tool error: finish: not done after 1 s; killed");
+    assert_eq!(bench.read("verbs"), "begin\nfinish\nabort\n");
+}
