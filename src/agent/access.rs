@@ -15,6 +15,7 @@ use crate::workers::socket::{self, Login};
 pub(super) fn setup(
     config: &Config,
     firmware: &Firmware,
+    stale_slot: Option<String>,
     identifier: String,
     access: &Access,
 ) -> Setup {
@@ -35,6 +36,7 @@ pub(super) fn setup(
         firmware_uuid: firmware.uuid.clone(),
         firmware_validated: firmware.validated,
         auto_revert_detected: firmware.auto_revert_detected,
+        stale_slot,
         devpath: config
             .fwup
             .devpath

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Agent;
 use crate::core::event::{Errand, Event};
+use crate::system::slots::{self, SlotSettings};
 use crate::system::{command, metadata};
 
 /// `fwup --version` answers within this, or there is no usable fwup.
@@ -39,10 +40,13 @@ impl Agent {
     }
 
     pub(super) fn read_validation(&mut self) {
-        let settings = self.config.metadata.clone();
+        let settings = SlotSettings::new(&self.config);
         self.errand(Errand::Validation, move || {
-            let read = metadata::load(&settings)
-                .map(|values| values.firmware(&settings.overrides).validated);
+            let (metadata, booted) = (&settings.metadata, slots::booted(&settings));
+            let read = metadata::load(metadata).map(|values| {
+                let firmware = values.firmware(&metadata.overrides, booted.as_deref());
+                firmware.validated
+            });
             Event::ValidationRead(read.unwrap_or_else(|error| {
                 log::warn!("whether the firmware is valid cannot be read: {error}");
                 false

@@ -14,8 +14,8 @@ use super::table::{Setting, setting};
 use super::values::{self, show_duration};
 use super::{
     Config, Credentials, DownloadSettings, FwupSettings, HubAddress, IdentifierSource,
-    LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy, Serializer, TlsSettings,
-    address,
+    LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy, Serializer, SlotOptions,
+    TlsSettings, address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -52,6 +52,7 @@ fn config(r: &mut Reader) -> Config {
         fwup: fwup(r),
         download: download(r),
         metadata: metadata(r),
+        slots: slots(r),
         data_path: path(r.path(setting!("NERVES_HUB_DATA_PATH"))),
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))
@@ -323,6 +324,15 @@ fn metadata_source(text: &str) -> Result<MetadataSource, Problem> {
             "is not a source of metadata",
             "use uboot, uboot:PATH, file:PATH, command:COMMAND or env",
         )),
+    }
+}
+
+fn slots(r: &mut Reader) -> SlotOptions {
+    SlotOptions {
+        ops_fw: r.path(setting!("NERVES_HUB_OPS_FW")).unwrap_or_default(),
+        roots: r.each(setting!("NERVES_HUB_SLOT_ROOTS"), values::pair),
+        booted: r.text(setting!("NERVES_HUB_BOOTED_SLOT")),
+        correct_stale: r.choice(setting!("NERVES_HUB_STALE_SLOT")) == "correct",
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Setup {
     pub firmware_uuid: Option<String>,
     pub firmware_validated: bool,
     pub auto_revert_detected: bool,
+    /// Why an update would overwrite the running slot.
+    pub stale_slot: Option<String>,
     pub devpath: Option<PathBuf>,
     pub public_keys: Vec<String>,
     pub request_public_keys: bool,

@@ -48,6 +48,7 @@ fn setup() -> Setup {
         firmware_uuid: Some("running".into()),
         firmware_validated: true,
         auto_revert_detected: false,
+        stale_slot: None,
         devpath: Some("/dev/mmcblk0".into()),
         public_keys: vec![KEY.into()],
         request_public_keys: false,

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod interface;
 pub mod kv;
 pub mod metadata;
+pub mod slots;
 pub mod stream;
 pub mod thread;
 pub mod time;
