@@ -35,13 +35,22 @@ pub(super) fn perform(settings: &SlotSettings, action: Action) -> Result<(), Slo
     })
 }
 
-/// Records `slot` as the active one.
+/// Records `slot`, which is running, as the active one. Marks outside slots were the other
+/// slot's; left as they are, a boot loader would judge this one by them. The slot's own mark
+/// is carried over, and a slot without one was good enough to install the other.
 pub(super) fn record_active(settings: &SlotSettings, slot: &str) -> Result<(), SlotError> {
     let source = settings.metadata.source.clone();
     let read_only = || SlotError::ReadOnly { source };
     edit(settings, read_only, |values| {
         let mut changes = Vec::new();
         set_global(&mut changes, values, "active", slot);
+        let mark = values.in_slot(slot, "validated").unwrap_or("1");
+        if values.global("validated").is_some() {
+            set_global(&mut changes, values, "validated", mark);
+        }
+        if mark != "0" {
+            stop_counting(&mut changes, values);
+        }
         Ok(changes)
     })
 }
@@ -101,6 +110,11 @@ fn accept(changes: &mut Vec<Change>, values: &KeyValues, slot: Option<&str>) {
     if let Some(slot) = slot {
         set_in_slot(changes, values, slot, "validated", Some("1"));
     }
+    stop_counting(changes, values);
+}
+
+/// Ends U-Boot's count of attempts to boot, where it keeps one.
+fn stop_counting(changes: &mut Vec<Change>, values: &KeyValues) {
     if values.get("upgrade_available").is_some() {
         for name in ["upgrade_available", "bootcount"] {
             changes.push((name.to_owned(), Some("0".to_owned())));

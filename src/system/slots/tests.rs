@@ -386,6 +386,23 @@ fn a_stale_record_refuses_updates_or_is_corrected() {
     assert_eq!((running.slot.as_deref(), running.stale), (Some("a"), None));
     assert_eq!(values.global("active"), Some("a"));
     assert_eq!(device.values()["nerves_fw_active"], "a");
+    // The mark was that of b.
+    assert!(values.firmware(&BTreeMap::new(), Some("a")).validated);
+    assert_eq!(device.values()["nerves_fw_validated"], "1");
+}
+
+#[test]
+fn a_corrected_record_keeps_each_slots_own_mark() {
+    let lines = "nerves_fw_active=b\nnerves_fw_validated=1\na.nerves_fw_validated=0\n\
+                 b.nerves_fw_validated=1\nupgrade_available=1\nbootcount=2\n";
+    let mut device = Device::new(lines);
+    device.settings.options.booted = Some("a".to_owned());
+    device.settings.options.correct_stale = true;
+    start(&device);
+    let expected = lines.replace("active=b", "active=a");
+    let expected = expected.replacen("nerves_fw_validated=1", "nerves_fw_validated=0", 1);
+    let expected = KeyValues::parse_lines(&expected).unwrap();
+    assert!(KeyValues::from(device.values()) == expected);
 }
 
 #[test]
