@@ -279,11 +279,14 @@ impl KeyValues {
             let (slot, name) = key.split_once('.')?;
             (name.starts_with("nerves_fw_") || name.starts_with("fw_")).then_some(slot)
         });
-        let slots = described.chain(self.global("active"));
+        let mut slots = BTreeSet::new();
+        // One by one: collecting would bring in a whole sort.
+        for slot in described.chain(self.global("active")) {
+            if !slot.is_empty() && !slots.contains(slot) {
+                slots.insert(slot.to_owned());
+            }
+        }
         slots
-            .filter(|slot| !slot.is_empty())
-            .map(str::to_owned)
-            .collect()
     }
 
     /// `upgrade_available` decides when it is 0 or 1, else the active slot's mark, else
