@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
 use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::http::Cancel;
+use crate::system::slots::{self, SlotSettings};
 use crate::system::waker::Waker;
 use crate::system::{identity, interface, metadata};
 use crate::update::feed;
@@ -55,12 +56,13 @@ pub fn run(config: Config) -> Result<(), StartError> {
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let values =
         metadata::load(&config.metadata).map_err(|error| StartError::Config(error.to_string()))?;
-    let firmware = values.firmware(&config.metadata.overrides);
+    let (values, running) = slots::reconcile(&SlotSettings::new(&config), values);
+    let firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
     let identifier = identity::identifier(&config.identifier, &values)
         .map_err(|error| StartError::Config(error.to_string()))?;
     let access = Access::new(&config, &values, &identifier)?;
     let core = Core::new(
-        access::setup(&config, &firmware, identifier, &access),
+        access::setup(&config, &firmware, running.stale, identifier, &access),
         Instant::now(),
     );
     let mut agent = Agent::new(config, core, access)?;

@@ -18,6 +18,12 @@ Commands:
   check      Check settings, files, keys, fwup and metadata; touches nothing
   settings   List every setting with its default (--markdown for a table)
 
+  validate        Mark the running firmware as good
+  revert          Go back to the other slot's firmware
+  prevent-revert  Make going back impossible
+  factory-reset   Erase this device's data
+  slots           Show what is in each slot (--json for programs)
+
 Options:
   -h, --help     Print this help
   -V, --version  Print version and build
@@ -26,8 +32,9 @@ Example:
   NERVES_HUB_HOST=hub.example.com NERVES_HUB_PRODUCT_KEY=nhp_… \\
   NERVES_HUB_PRODUCT_SECRET_FILE=/etc/nerveshub/secret nerveshub-agent
 
-Exit codes: 0 stopped as told, 64 bad command line, 70 internal fault,
-71 the system refused a resource, 78 bad configuration.
+Exit codes: 0 stopped as told or done, 64 bad command line, 69 not possible on
+this device, 70 internal fault, 71 the system refused a resource or a reboot,
+74 failed at writing, 78 bad configuration.
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +49,14 @@ fn main() -> ExitCode {
             let (table, code) = cli::check::run(std::env::vars_os());
             say(&table);
             code
+        }
+        [command, ref options @ ..] if cli::slots::knows(command) => {
+            let answer = cli::slots::run(command, options, std::env::vars_os());
+            match answer.code {
+                exit::OK => say(&answer.text),
+                _ => eprint!("nerveshub-agent {command}: {}", answer.text),
+            }
+            answer.code
         }
         ["settings"] => print(&cli::settings::plain()),
         ["settings", "--markdown"] => print(&cli::settings::markdown()),

@@ -16,6 +16,7 @@ use crate::workers::socket::{self, Login};
 pub(super) fn setup(
     config: &Config,
     firmware: &Firmware,
+    stale_slot: Option<String>,
     identifier: String,
     access: &Access,
 ) -> Setup {
@@ -40,6 +41,7 @@ pub(super) fn setup(
         trial_reboots: trial_reboots(config, firmware),
         reboot_timeout: config.reboot_timeout,
         reboot_force: config.reboot_force,
+        stale_slot,
         devpath: config
             .fwup
             .devpath

@@ -4,8 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Agent;
-use crate::config::{Config, Installer, MetadataSettings, MetadataSource};
+use crate::config::{Config, Installer};
 use crate::core::event::{Counted, Errand, Event, Worker};
+use crate::system::slots::{self, SlotSettings};
 use crate::system::{command, durable, metadata, reboot, tally};
 
 /// `fwup --version` answers within this, or there is no usable fwup.
@@ -43,7 +44,7 @@ impl Agent {
     }
 
     pub(super) fn read_validation(&mut self) {
-        let settings = self.config.metadata.clone();
+        let settings = SlotSettings::new(&self.config);
         self.errand(Errand::Validation, move || {
             Event::ValidationRead(is_validated(&settings))
         });
@@ -56,14 +57,14 @@ impl Agent {
     }
 
     pub(super) fn mark_valid(&mut self) {
-        let config = self.config.clone();
+        let settings = SlotSettings::new(&self.config);
         self.errand(Errand::MarkValid, move || {
-            Event::ValidMarked(mark_valid(&config))
+            Event::ValidMarked(slots::validate(&settings).map_err(|error| error.to_string()))
         });
     }
 
     pub(super) fn count_trial_reboot(&mut self, uuid: String, number: u64) {
-        let settings = self.config.metadata.clone();
+        let settings = SlotSettings::new(&self.config);
         let path = tally::path(&self.config.data_path);
         self.errand(Errand::CountTrialReboot, move || {
             Event::TrialRebootCounted(match is_validated(&settings) {
@@ -108,13 +109,17 @@ impl Agent {
 }
 
 /// Whether the running firmware is marked valid; `None`: that cannot be read.
-fn is_validated(settings: &MetadataSettings) -> Option<bool> {
+fn is_validated(settings: &SlotSettings) -> Option<bool> {
     let unreadable = |reason: String| {
         log::warn!("whether the firmware is valid cannot be read: {reason}");
         None
     };
-    match metadata::load_with_warning(settings) {
-        Ok((values, None)) => Some(values.firmware(&settings.overrides).validated),
+    let (source, booted) = (&settings.metadata, slots::booted(settings));
+    match metadata::load_with_warning(source) {
+        Ok((values, None)) => {
+            let firmware = values.firmware(&source.overrides, booted.as_deref());
+            Some(firmware.validated)
+        }
         // An empty store in place of one that cannot be read just now says nothing.
         Ok((_, Some(warning))) => unreadable(warning),
         Err(error) => unreadable(error.to_string()),
@@ -135,29 +140,4 @@ fn run(setting: &str, text: &str, deadline: Duration) -> Result<(), String> {
         }
         Err(error) => Err(format!("{setting}: {text:?}: {error}")),
     }
-}
-
-/// Sets the running firmware's mark in a metadata file; nothing else can be written yet.
-fn mark_valid(config: &Config) -> Result<(), String> {
-    let MetadataSource::File(path) = &config.metadata.source else {
-        return Err("only a metadata file can be written".to_owned());
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let active = text
-        .lines()
-        .find_map(|line| line.strip_prefix("nerves_fw_active="));
-    let slot = active.map_or(String::new(), |slot| format!("{slot}."));
-    let key = [
-        format!("{slot}nerves_fw_validated="),
-        "nerves_fw_validated=".to_owned(),
-    ]
-    .into_iter()
-    .find(|key| text.lines().any(|line| line.starts_with(key.as_str())))
-    .ok_or("there is no mark to set")?;
-    let lines = text.lines().map(|line| match line.starts_with(&key) {
-        true => format!("{key}1\n"),
-        false => format!("{line}\n"),
-    });
-    let text: String = lines.collect();
-    durable::write(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))
 }

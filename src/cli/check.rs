@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::config::{Config, Credentials, HubAddress, MetadataSource, Secret, TlsSettings, parse};
+use crate::config::{Config, Credentials, HubAddress, Secret, TlsSettings, parse};
 use crate::system::metadata::{self, Firmware, KeyValues};
+use crate::system::slots::{self, SlotSettings};
 use crate::system::tls::{self, ClientCertificate};
 use crate::system::{identity, time};
 
@@ -52,8 +53,16 @@ fn examine(report: &mut Report, config: &Config, path: &OsStr) {
     check_host(report, config.host.as_ref(), config.connect);
     check_clock(report, time::unix_now());
     let values = check_metadata(report, config);
-    let firmware = values.firmware(&config.metadata.overrides);
+    let booted = slots::booted(&SlotSettings::new(config));
+    let firmware = values.firmware(&config.metadata.overrides, booted.as_deref());
     check_firmware(report, &firmware);
+    if let Some((active, booted)) = slots::disagreement(&values, booted.as_deref()) {
+        let text = format!(
+            "{booted} is running and {active} is recorded as active: right only between an update \
+             and its reboot"
+        );
+        report.warn("slot", text);
+    }
     match identity::identifier(&config.identifier, &values) {
         Ok(identifier) => report.ok("identifier", identifier),
         Err(error) => report.error("identifier", error.to_string()),
@@ -91,15 +100,9 @@ fn check_clock(report: &mut Report, now: u64) {
 }
 
 fn check_metadata(report: &mut Report, config: &Config) -> KeyValues {
-    let source = match &config.metadata.source {
-        MetadataSource::Uboot { config } => format!("U-Boot environment by {}", config.display()),
-        MetadataSource::File(path) => format!("file {}", path.display()),
-        MetadataSource::Command(text) => format!("command {text:?}"),
-        MetadataSource::Env => "NERVES_HUB_FIRMWARE_… variables".to_owned(),
-    };
     match metadata::load_with_warning(&config.metadata) {
         Ok((values, None)) => {
-            report.ok("metadata", source);
+            report.ok("metadata", config.metadata.source.to_string());
             values
         }
         Ok((values, Some(warning))) => {

@@ -13,6 +13,7 @@ pub mod table;
 pub mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub struct Config {
     /// How long a fresh offer for a refused URL may take.
     pub fresh_offer_timeout: Duration,
     pub metadata: MetadataSettings,
+    pub slots: SlotOptions,
     /// Persistent state of the agent (`NERVES_HUB_DATA_PATH`).
     pub data_path: PathBuf,
     /// Run through `/bin/sh -c` after a successful update or on the hub's request.
@@ -257,6 +259,19 @@ pub struct MetadataSettings {
     pub overrides: BTreeMap<String, String>,
 }
 
+/// What is known of the slots beside the metadata.
+#[derive(Clone, Debug, Default)]
+pub struct SlotOptions {
+    /// `ops.fw`, which need not exist.
+    pub ops_fw: PathBuf,
+    /// Slot and its root device: a path, `PARTUUID=…` or the like.
+    pub roots: Vec<(String, String)>,
+    /// The running slot, when it is told.
+    pub booted: Option<String>,
+    /// A record that names another slot than the running one is corrected.
+    pub correct_stale: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetadataSource {
     /// The U-Boot environment named by this `fw_env.config`.
@@ -267,4 +282,15 @@ pub enum MetadataSource {
     Command(String),
     /// Only the `NERVES_HUB_FIRMWARE_*` variables.
     Env,
+}
+
+impl fmt::Display for MetadataSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uboot { config } => write!(f, "U-Boot environment by {}", config.display()),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Command(text) => write!(f, "command {text:?}"),
+            Self::Env => f.write_str("NERVES_HUB_FIRMWARE_… variables"),
+        }
+    }
 }

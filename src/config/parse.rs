@@ -15,7 +15,7 @@ use super::values::{self, show_duration};
 use super::{
     CacheSettings, Config, Credentials, DownloadSettings, FwupSettings, HubAddress,
     IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy,
-    Serializer, Strategy, TlsSettings, TrialSettings, Validate, address,
+    Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate, address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -54,6 +54,7 @@ fn config(r: &mut Reader) -> Config {
         cache: cache(r, &data_path),
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
+        slots: slots(r),
         data_path,
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))
@@ -372,6 +373,15 @@ fn metadata_source(text: &str) -> Result<MetadataSource, Problem> {
             "is not a source of metadata",
             "use uboot, uboot:PATH, file:PATH, command:COMMAND or env",
         )),
+    }
+}
+
+fn slots(r: &mut Reader) -> SlotOptions {
+    SlotOptions {
+        ops_fw: r.path(setting!("NERVES_HUB_OPS_FW")).unwrap_or_default(),
+        roots: r.each(setting!("NERVES_HUB_SLOT_ROOTS"), values::pair),
+        booted: r.text(setting!("NERVES_HUB_BOOTED_SLOT")),
+        correct_stale: r.choice(setting!("NERVES_HUB_STALE_SLOT")) == "correct",
     }
 }
 

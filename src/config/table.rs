@@ -289,6 +289,16 @@ settings! {
         NERVES_HUB_FIRMWARE_AUTO_REVERT_DETECTED Plain Boolean, "",
             "Overrides whether the other slot's firmware was tried and rolled back.";
     }
+    "Slots" {
+        NERVES_HUB_OPS_FW Plain Path, "/usr/share/fwup/ops.fw",
+            "Archive whose tasks validate, revert, prevent-revert and factory-reset are run with fwup; revert.fw beside it is known, too. Without it these are done in the U-Boot environment, where that is possible.";
+        NERVES_HUB_SLOT_ROOTS Plain List("SLOT=DEVICE"), "",
+            "Root device of each slot, such as a=/dev/mmcblk0p2,b=PARTUUID=01234567-03: tells which slot is running when the kernel command line has no fw_slot.";
+        NERVES_HUB_BOOTED_SLOT Plain Text("SLOT"), "",
+            "Overrides which slot is running, else from the kernel command line (fw_slot) or NERVES_HUB_SLOT_ROOTS.";
+        NERVES_HUB_STALE_SLOT Plain Choice(&["refuse", "correct"]), "refuse",
+            "When another slot is running than the U-Boot environment records as active. refuse: no update, which would overwrite the running slot; correct: the record is corrected at the start, also between an update and its reboot.";
+    }
     "Agent" {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
             "Folder for the agent's persistent state.";

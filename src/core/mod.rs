@@ -58,6 +58,8 @@ pub struct Setup {
     pub trial_reboots: Option<u64>,
     pub reboot_timeout: Duration,
     pub reboot_force: bool,
+    /// Why an update would overwrite the running slot.
+    pub stale_slot: Option<String>,
     pub devpath: Option<PathBuf>,
     /// What applies updates, told to the hub: `fwup` or the integrator's program.
     pub update_tool: String,

@@ -56,6 +56,7 @@ pub(super) fn setup() -> Setup {
         trial_reboots: Some(0),
         reboot_timeout: 60 * SECOND,
         reboot_force: true,
+        stale_slot: None,
         devpath: Some("/dev/mmcblk0".into()),
         update_tool: "fwup".into(),
         installer_verifies: false,

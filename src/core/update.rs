@@ -148,6 +148,9 @@ impl Core {
     }
 
     fn install(&mut self, offer: Box<Offer>) {
+        if let Some(reason) = self.setup.stale_slot.clone() {
+            return self.settle(offer.uuid, Some(reason));
+        }
         let public_keys = self.public_keys();
         if public_keys.is_empty() && !self.setup.installer_verifies {
             return self.settle(offer.uuid, Some("no public keys available".to_owned()));

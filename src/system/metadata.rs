@@ -3,7 +3,7 @@
 //! Owns loading the key-value store from its source and reading the active slot out of
 //! it. Reads only; runs at most one command, under a deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -173,7 +173,7 @@ pub struct Firmware {
     pub keys: BTreeMap<String, String>,
     /// `nerves_fw_uuid`.
     pub uuid: Option<String>,
-    /// `nerves_fw_active`.
+    /// The running slot, else `nerves_fw_active`.
     pub slot: Option<String>,
     /// Unknown counts as validated.
     pub validated: bool,
@@ -195,16 +195,25 @@ impl Firmware {
 }
 
 impl KeyValues {
-    /// The running firmware's description, with `overrides` (names without prefix, from
+    /// The running firmware's description: that of slot `booted` where it is known, else of
+    /// the slot recorded as active; with `overrides` (names without prefix, from
     /// `NERVES_HUB_FIRMWARE_*`) on top.
-    pub fn firmware(&self, overrides: &BTreeMap<String, String>) -> Firmware {
-        let slot = self.global("active");
+    pub fn firmware(&self, overrides: &BTreeMap<String, String>, booted: Option<&str>) -> Firmware {
+        let active = self.global("active");
+        let slot = booted.or(active);
+        // Between an update and its reboot the other slot is new rather than rolled back,
+        // and marks outside slots are its.
+        let recorded = active.is_none() || slot == active;
+        let own_mark = |slot| self.in_slot(slot, "validated") != Some("0");
         let mut firmware = Firmware {
             keys: self.active_keys(slot, overrides),
             uuid: None,
             slot: slot.map(str::to_owned),
-            validated: self.is_validated(slot),
-            auto_revert_detected: self.is_auto_reverted(slot),
+            validated: match slot {
+                Some(slot) if !recorded => own_mark(slot),
+                _ => self.is_validated(slot),
+            },
+            auto_revert_detected: recorded && self.is_auto_reverted(slot),
             devpath: self
                 .global("devpath")
                 .or_else(|| self.in_slot(slot?, "devpath"))
@@ -253,20 +262,36 @@ impl KeyValues {
     }
 
     /// `nerves_fw_NAME`, else `fw_NAME`.
-    fn global(&self, name: &str) -> Option<&str> {
+    pub(super) fn global(&self, name: &str) -> Option<&str> {
         self.get(&format!("nerves_fw_{name}"))
             .or_else(|| self.get(&format!("fw_{name}")))
     }
 
     /// `SLOT.nerves_fw_NAME`, else `SLOT.fw_NAME`.
-    fn in_slot(&self, slot: &str, name: &str) -> Option<&str> {
+    pub(super) fn in_slot(&self, slot: &str, name: &str) -> Option<&str> {
         self.get(&format!("{slot}.nerves_fw_{name}"))
             .or_else(|| self.get(&format!("{slot}.fw_{name}")))
     }
 
+    /// Every slot that is described or recorded as active, in order.
+    pub(super) fn slots(&self) -> BTreeSet<String> {
+        let described = self.0.keys().filter_map(|key| {
+            let (slot, name) = key.split_once('.')?;
+            (name.starts_with("nerves_fw_") || name.starts_with("fw_")).then_some(slot)
+        });
+        let mut slots = BTreeSet::new();
+        // One by one: collecting would bring in a whole sort.
+        for slot in described.chain(self.global("active")) {
+            if !slot.is_empty() && !slots.contains(slot) {
+                slots.insert(slot.to_owned());
+            }
+        }
+        slots
+    }
+
     /// `upgrade_available` decides when it is 0 or 1, else the active slot's mark, else
     /// the global one; unknown counts as yes.
-    fn is_validated(&self, slot: Option<&str>) -> bool {
+    pub(super) fn is_validated(&self, slot: Option<&str>) -> bool {
         match self.get("upgrade_available") {
             Some("0") => return true,
             Some("1") => return false,

@@ -9,6 +9,7 @@ pub mod interface;
 pub mod kv;
 pub mod metadata;
 pub mod reboot;
+pub mod slots;
 pub mod stream;
 pub mod tally;
 pub mod thread;

@@ -1,20 +1,22 @@
 //! U-Boot environments: `fw_env.config`, one or two copies, CRC and flags.
 //!
 //! Owns the formats on disk and the choice of the copy that counts, as U-Boot's own tools
-//! make it. Reads only. MTD devices are read plainly at the configured offset: a bad
-//! NAND block in front of the environment is not skipped.
+//! make it. Reads only; [`writer`] changes.
 
 mod config;
+mod medium;
+mod mtd;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use config::BareSizes;
 pub use config::{EnvConfig, Location, MAX_SIZE};
+use medium::Medium;
 
 const CRC_LEN: usize = 4;
 /// Largest `fw_env.config` read, in bytes.
@@ -194,7 +196,7 @@ impl EnvCopy {
             data: Vec::new(),
             state: CopyState::Valid,
         };
-        match read_image(location) {
+        match Medium::open(location).and_then(|medium| medium.read()) {
             Ok(image) => copy.check(&image, redundant),
             Err(error) => copy.state = CopyState::Unreadable(error.to_string()),
         }
@@ -222,22 +224,10 @@ impl EnvCopy {
     }
 }
 
-fn read_image(location: &Location) -> io::Result<Vec<u8>> {
-    let mut file = File::open(&location.device)?;
-    let start = match u64::try_from(location.offset) {
-        Ok(offset) => offset,
-        Err(_) => file
-            .seek(SeekFrom::End(0))?
-            .checked_sub(location.offset.unsigned_abs())
-            .ok_or_else(|| io::Error::other("it is smaller than the offset"))?,
-    };
-    let mut image = vec![0; location.size];
-    file.read_exact_at(&mut image, start)?;
-    Ok(image)
-}
-
 /// NOR and DataFlash clear the flag of the obsolete copy; all others count.
 fn is_boolean_flash(device: &Path) -> bool {
+    // Names such as /dev/mtd/by-name/env are links.
+    let device = std::fs::canonicalize(device).unwrap_or_default();
     let name = device.file_name().unwrap_or_default().to_string_lossy();
     let Some(number) = name.strip_prefix("mtd") else {
         return false;

@@ -8,7 +8,7 @@ use crate::rig::{self, Agent, Device, JOINED, PATIENCE};
 type Env = BTreeMap<String, String>;
 
 /// Runs the program with exactly these variables (and PATH) to its end.
-fn run(env: &Env, arguments: &[&str]) -> Output {
+pub fn run(env: &Env, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nerveshub-agent"));
     command
         .args(arguments)
@@ -23,7 +23,7 @@ fn run(env: &Env, arguments: &[&str]) -> Output {
     output.expect("the program does not end").expect("program")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 

@@ -22,6 +22,7 @@ mod rig;
 mod secrets;
 mod serializer;
 mod signals;
+mod slots;
 mod stage;
 mod tls;
 mod trial;

@@ -22,7 +22,7 @@ nerves_fw_booted=1
 fn firmware(text: &str) -> Firmware {
     KeyValues::parse_lines(text)
         .unwrap()
-        .firmware(&BTreeMap::new())
+        .firmware(&BTreeMap::new(), None)
 }
 
 fn settings(source: MetadataSource, explicit: bool) -> MetadataSettings {
@@ -75,7 +75,9 @@ fn without_slots_the_description_is_taken_as_it_is() {
     assert_eq!(firmware.keys.len(), 2);
     assert_eq!(firmware.slot, None);
     assert_eq!(
-        super::KeyValues::default().firmware(&BTreeMap::new()).uuid,
+        super::KeyValues::default()
+            .firmware(&BTreeMap::new(), None)
+            .uuid,
         None
     );
 }
@@ -142,6 +144,25 @@ fn auto_revert() {
 }
 
 #[test]
+fn the_running_slot_is_described_whatever_is_recorded() {
+    let values = |more: &str| KeyValues::parse_lines(&format!("{NERVES}{more}")).unwrap();
+    let firmware = |more: &str| values(more).firmware(&BTreeMap::new(), Some("a"));
+    let plain = firmware("nerves_fw_validated=0\n");
+    assert_eq!(plain.uuid.as_deref(), Some("uuid-a"));
+    assert_eq!(plain.slot.as_deref(), Some("a"));
+    // The mark is that of b, which has not run yet.
+    assert!(plain.validated);
+    assert!(!firmware("a.nerves_fw_validated=0\n").validated);
+    let other = "b.nerves_fw_validated=0\nb.nerves_fw_platform=p\nb.nerves_fw_architecture=x\n";
+    assert!(!firmware(other).auto_revert_detected);
+    assert!(firmware(&format!("{other}nerves_fw_active=a\n")).auto_revert_detected);
+    assert_eq!(
+        values("").slots().into_iter().collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+}
+
+#[test]
 fn overrides_are_on_top() {
     let overrides = [
         ("uuid", "mine"),
@@ -149,7 +170,9 @@ fn overrides_are_on_top() {
         ("auto_revert_detected", "1"),
     ];
     let overrides = overrides.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-    let firmware = KeyValues::parse_lines(NERVES).unwrap().firmware(&overrides);
+    let firmware = KeyValues::parse_lines(NERVES)
+        .unwrap()
+        .firmware(&overrides, None);
     assert_eq!(firmware.uuid.as_deref(), Some("mine"));
     assert_eq!(firmware.get("version"), Some("2.0.0"));
     assert!(!firmware.validated && firmware.auto_revert_detected);
