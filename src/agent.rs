@@ -18,8 +18,9 @@ use crate::system::http::Cancel;
 use crate::system::slots::{self, SlotSettings};
 use crate::system::waker::Waker;
 use crate::system::{identity, interface, metadata};
-use crate::update::feed;
 use crate::update::fetch::Means;
+use crate::update::journal::{Entry, Journal};
+use crate::update::{cache, feed};
 use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
 use crate::workers::{download, installer, signals, socket};
@@ -51,21 +52,29 @@ impl fmt::Display for StartError {
 ///
 /// # Errors
 /// What keeps it from starting; afterwards nothing does.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(mut config: Config) -> Result<(), StartError> {
     let signals =
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let values =
         metadata::load(&config.metadata).map_err(|error| StartError::Config(error.to_string()))?;
+    let journal = Journal::new(&config.data_path);
+    let left = journal.read();
+    if let Some(left) = &left {
+        access::believe(left, &mut config);
+    }
     let (values, running) = slots::reconcile(&SlotSettings::new(&config), values);
     let firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
     let identifier = identity::identifier(&config.identifier, &values)
         .map_err(|error| StartError::Config(error.to_string()))?;
     let access = Access::new(&config, &values, &identifier)?;
-    let core = Core::new(
-        access::setup(&config, &firmware, running.stale, identifier, &access),
-        Instant::now(),
-    );
-    let mut agent = Agent::new(config, core, access)?;
+    if let Some(uuid) = &firmware.uuid {
+        cache::forget(&config.cache, uuid);
+    }
+    let mut setup = access::setup(&config, &firmware, running.stale, identifier, &access);
+    setup.installed = left.and_then(Entry::installed);
+    let core = Core::new(setup, Instant::now());
+    let journal = journal.in_slot(running.slot.or(firmware.slot));
+    let mut agent = Agent::new(config, core, access, journal)?;
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
@@ -94,6 +103,7 @@ struct Agent {
     config: Config,
     core: Core,
     access: Access,
+    journal: Journal,
     crew: Crew,
     inbox: Receiver<Event>,
     /// Facts the dispatcher found out itself while performing.
@@ -105,13 +115,19 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(config: Config, core: Core, access: Access) -> Result<Self, StartError> {
+    fn new(
+        config: Config,
+        core: Core,
+        access: Access,
+        journal: Journal,
+    ) -> Result<Self, StartError> {
         let (sender, inbox) = bounded(INBOX);
         let (heartbeat, _) = bounded(0);
         let mut agent = Self {
             config,
             core,
             access,
+            journal,
             crew: Crew::new(sender),
             inbox,
             own: VecDeque::new(),
@@ -318,8 +334,9 @@ impl Agent {
             download::run(job, &offer, &cache, &means, &inbox)
         });
         let (settings, inbox) = (self.config.fwup.clone(), self.crew.inbox());
+        let journal = self.journal.clone();
         self.spawn("installer", Worker::Installer(job), move || {
-            installer::run(job, &settings, &order, firmware, &cancel, &inbox)
+            installer::run(job, &settings, &order, firmware, &cancel, &journal, &inbox)
         });
     }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Agent;
-use crate::config::{Config, Installer};
+use crate::config::Installer;
 use crate::core::event::{Counted, Errand, Event, Worker};
 use crate::system::slots::{self, SlotSettings};
 use crate::system::{command, durable, metadata, reboot, tally};
@@ -92,10 +92,14 @@ impl Agent {
     pub(super) fn reboot(&mut self) {
         let text = self.config.reboot_command.clone();
         let deadline = self.config.reboot_timeout;
+        let journal = self.journal.clone();
         self.errand(Errand::Reboot, move || {
             log::info!("flushing disks, then rebooting: {text}");
             reboot::flush(deadline / 2);
             let result = run("NERVES_HUB_REBOOT_COMMAND", &text, deadline);
+            if result.is_ok() {
+                journal.clear();
+            }
             Event::RebootCommandEnded(result)
         });
     }

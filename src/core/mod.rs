@@ -70,6 +70,8 @@ pub struct Setup {
     pub request_public_keys: bool,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
+    /// Firmware that was installed in this boot, and whose reboot is owed.
+    pub installed: Option<String>,
     /// Differs between devices and starts.
     pub seed: u64,
 }
@@ -167,6 +169,10 @@ impl Core {
         if self.setup.auto_revert_detected {
             let alarm = Alarm::FirmwareReverted;
             log::warn!("alarm {alarm:?}: {}", alarm.description());
+        }
+        if let Some(uuid) = self.setup.installed.take() {
+            log::info!("firmware {uuid} was installed before the agent started again");
+            self.settle(uuid, None);
         }
         self.begin_trial();
         if self.setup.endpoint.is_none() {

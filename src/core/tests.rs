@@ -62,6 +62,7 @@ pub(super) fn setup() -> Setup {
         installer_verifies: false,
         public_keys: vec![KEY.into()],
         request_public_keys: false,
+        installed: None,
         fresh_offer_timeout: Duration::from_secs(20),
         shutdown_timeout: 10 * SECOND,
         seed: 7,

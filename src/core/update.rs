@@ -286,7 +286,7 @@ impl Core {
     }
 
     /// The update is over: tell the hub, then reboot or carry on.
-    fn settle(&mut self, uuid: String, failure: Option<String>) {
+    pub(super) fn settle(&mut self, uuid: String, failure: Option<String>) {
         match &failure {
             None => log::info!("firmware {uuid} installed"),
             Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),

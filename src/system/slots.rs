@@ -16,7 +16,9 @@ use std::path::PathBuf;
 use super::metadata::{self, KeyValues, MetadataError};
 use super::uboot_env::UbootEnvError;
 use super::uboot_env::writer::WriteError;
-use crate::config::{Config, FwupSettings, MetadataSettings, MetadataSource, SlotOptions};
+use crate::config::{
+    Config, FwupSettings, Installer, MetadataSettings, MetadataSource, SlotOptions,
+};
 pub use describe::{Description, Slot, describe};
 pub use running::{Running, booted, disagreement, reconcile};
 
@@ -40,7 +42,10 @@ impl SlotSettings {
             options: config.slots.clone(),
             metadata: config.metadata.clone(),
             fwup: config.fwup.clone(),
-            installer_command: None,
+            installer_command: match &config.fwup.installer {
+                Installer::Fwup => None,
+                Installer::Command(path) => Some(path.clone()),
+            },
             command_line: PathBuf::from("/proc/cmdline"),
             mounts: PathBuf::from("/proc/self/mountinfo"),
         }

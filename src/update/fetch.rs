@@ -209,7 +209,7 @@ impl<'a> Fetcher<'a> {
         known: &mut Known,
         sink: &mut dyn Sink,
     ) -> Result<(), Ended> {
-        let (offset, end) = (sink.position(), sink.end());
+        let (mut offset, end) = (sink.position(), sink.end());
         let url = request.url.expose();
         let ranged = request.ranged && (offset > 0 || end.is_some());
         let mut get = self
@@ -234,6 +234,11 @@ impl<'a> Fetcher<'a> {
                 return Err(Ended::WithoutRange(reason));
             }
             Verdict::Whole => true,
+            Verdict::Anew(reason) => {
+                forget(known, sink, &reason).map_err(Ended::Final)?;
+                offset = 0;
+                true
+            }
             Verdict::StartOver(reason) => return Err(start_over(known, sink, reason)),
             Verdict::WithoutRange(reason) => return Err(Ended::WithoutRange(reason)),
             Verdict::Retry { reason, after } => return Err(Ended::Again { reason, after }),
@@ -385,12 +390,16 @@ pub(super) fn pursue(
 }
 
 fn start_over(known: &mut Known, sink: &mut dyn Sink, reason: String) -> Ended {
-    log::warn!("starting the download over: {reason}");
-    *known = Known::offered(known.offered_size);
-    match sink.start_over() {
+    match forget(known, sink, &reason) {
         Ok(()) => again(reason),
         Err(failure) => Ended::Final(failure),
     }
+}
+
+fn forget(known: &mut Known, sink: &mut dyn Sink, reason: &str) -> Result<(), Failure> {
+    log::warn!("starting the download over: {reason}");
+    *known = Known::offered(known.offered_size);
+    sink.start_over()
 }
 
 /// True when something was learnt at the file's start.

@@ -20,15 +20,42 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct Journal {
     path: PathBuf,
     boot: Option<String>,
+    /// The running slot.
+    slot: Option<String>,
 }
 
-/// How far an update had come.
+/// An update in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub struct Entry {
+    pub stage: Stage,
+    pub uuid: String,
+    /// The slot that is running.
+    pub slot: Option<String>,
+}
+
+impl Entry {
+    /// The firmware whose reboot is owed.
+    pub fn installed(self) -> Option<String> {
+        (self.stage == Stage::Installed).then_some(self.uuid)
+    }
+}
+
+/// How far it had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
     /// The installer ran; its verdict was not heard.
-    Applying { uuid: String, slot: Option<String> },
+    Applying,
     /// The installer succeeded; the reboot was not ordered yet.
-    Installed { uuid: String },
+    Installed,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Applying => "applying",
+            Self::Installed => "installed",
+        }
+    }
 }
 
 impl Journal {
@@ -38,7 +65,13 @@ impl Journal {
         Self {
             path: data_path.join("update"),
             boot: boot.map(|boot| boot.trim().to_owned()),
+            slot: None,
         }
+    }
+
+    /// To be noted with what is written.
+    pub fn in_slot(self, slot: Option<String>) -> Self {
+        Self { slot, ..self }
     }
 
     /// What the agent's last run left in this boot. A reboot settles everything.
@@ -60,25 +93,26 @@ impl Journal {
         if text("boot")? != *self.boot.as_ref()? {
             return None;
         }
-        let (uuid, slot) = (text("uuid")?, text("slot"));
-        match text("stage")?.as_str() {
-            "applying" => Some(Entry::Applying { uuid, slot }),
-            "installed" => Some(Entry::Installed { uuid }),
-            _ => None,
-        }
+        let name = text("stage")?;
+        let stage = [Stage::Applying, Stage::Installed]
+            .into_iter()
+            .find(|stage| stage.name() == name)?;
+        Some(Entry {
+            stage,
+            uuid: text("uuid")?,
+            slot: text("slot"),
+        })
     }
 
     /// Notes it durably. A disk that takes no note must not keep a device from its update,
     /// so a failure is only logged.
-    pub fn write(&self, entry: &Entry) {
-        let value = match entry {
-            Entry::Applying { uuid, slot } => {
-                json!({"stage": "applying", "uuid": uuid, "slot": slot, "boot": self.boot})
-            }
-            Entry::Installed { uuid } => {
-                json!({"stage": "installed", "uuid": uuid, "boot": self.boot})
-            }
-        };
+    pub fn write(&self, stage: Stage, uuid: &str) {
+        let value = json!({
+            "stage": stage.name(),
+            "uuid": uuid,
+            "slot": self.slot,
+            "boot": self.boot,
+        });
         self.complain(durable::write(&self.path, value.to_string().as_bytes()));
     }
 
@@ -99,28 +133,27 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
-        Entry::Applying {
-            uuid: "u-1".into(),
-            slot: Some("a".into()),
-        }
-    }
-
     #[test]
     fn entries_last_for_one_boot() {
         let folder = tempfile::tempdir().unwrap();
         let journal = |boot: &str| Journal {
             path: folder.path().join("update"),
             boot: Some(boot.to_owned()),
+            slot: Some("a".to_owned()),
         };
         assert_eq!(journal("1").read(), None);
-        for entry in [entry(), Entry::Installed { uuid: "u-2".into() }] {
-            journal("1").write(&entry);
+        for stage in [Stage::Applying, Stage::Installed] {
+            journal("1").write(stage, "u-1");
+            let entry = Entry {
+                stage,
+                uuid: "u-1".into(),
+                slot: Some("a".into()),
+            };
             assert_eq!(journal("1").read(), Some(entry));
         }
         assert_eq!(journal("2").read(), None);
         assert_eq!(journal("1").read(), None, "gone for good");
-        journal("1").write(&entry());
+        journal("1").write(Stage::Applying, "u-1");
         journal("1").clear();
         assert_eq!(journal("1").read(), None);
     }

@@ -50,6 +50,8 @@ pub enum Verdict {
     Append,
     /// The body is the whole file: its first bytes are those held already, if unchanged.
     Whole,
+    /// The body is the whole of another file: forget what is held and take it.
+    Anew(String),
     /// The file is another one now: forget all and ask anew.
     StartOver(String),
     /// Ranges do not work here: ask for the whole file, whose beginning is held already.
@@ -102,9 +104,7 @@ fn judge_whole(offset: u64, known: &Known, head: &Head) -> Verdict {
         (None, Some(length)) if length < offset => {
             Verdict::StartOver(format!("the file shrank to {length} bytes"))
         }
-        _ if offset > 0 && changed(known, head) => {
-            Verdict::StartOver("the file changed".to_owned())
-        }
+        _ if offset > 0 && changed(known, head) => Verdict::Anew("the file changed".to_owned()),
         _ => Verdict::Whole,
     }
 }
@@ -175,6 +175,7 @@ mod tests {
         match verdict {
             Verdict::Append => "append",
             Verdict::Whole => "whole",
+            Verdict::Anew(_) => "anew",
             Verdict::StartOver(_) => "start over",
             Verdict::WithoutRange(_) => "without range",
             Verdict::Refused(_) => "refused",
@@ -195,7 +196,7 @@ mod tests {
             (0, head(200, None, None, None), "whole"),
             (0, head(200, Some(99), None, None), "retry"),
             (40, head(200, Some(100), None, Some("\"a\"")), "whole"),
-            (40, head(200, Some(100), None, Some("\"b\"")), "start over"),
+            (40, head(200, Some(100), None, Some("\"b\"")), "anew"),
             (40, head(200, Some(101), None, None), "start over"),
             (
                 40,

@@ -4,7 +4,7 @@
 //! Owns when an installation begins (with the first piece of the feed, which says whether
 //! the firmware comes in pieces or lies in a file), starts over and ends. How each tool is
 //! driven is in `fwup` and `program`, what their processes have in common in `process` and
-//! `listener`. Must not know how the firmware was downloaded.
+//! `listener`. Notes in the journal what must outlive the agent. Must not know how the firmware was downloaded.
 
 mod error;
 mod fwup;
@@ -23,6 +23,7 @@ use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
 use crate::system::http::Cancel;
 use crate::update::feed::{Chunk, Drain, Feed};
+use crate::update::journal::{Journal, Stage};
 use error::Problem;
 
 /// Applies what the feed brings, failing or not; `Finished` is the last event.
@@ -35,6 +36,7 @@ pub fn run(
     order: &InstallOrder,
     feed: Drain,
     cancel: &Cancel,
+    journal: &Journal,
     inbox: &Sender<Event>,
 ) -> Result<(), String> {
     let installation = Installation {
@@ -42,9 +44,15 @@ pub fn run(
         settings,
         order,
         cancel,
+        journal,
         inbox,
     };
     let verdict = installation.run(&feed);
+    match verdict {
+        // Before anybody hears of it: whatever happens next, the reboot is owed.
+        Ok(()) => journal.write(Stage::Installed, &order.offer.uuid),
+        Err(_) => journal.clear(),
+    }
     // A download that waits for room in the feed must end, too.
     drop(feed);
     cancel.cancel();
@@ -61,6 +69,7 @@ struct Installation<'a> {
     settings: &'a FwupSettings,
     order: &'a InstallOrder,
     cancel: &'a Cancel,
+    journal: &'a Journal,
     inbox: &'a Sender<Event>,
 }
 
@@ -83,6 +92,7 @@ impl Installation<'_> {
     fn run(&self, feed: &Drain) -> Result<(), String> {
         loop {
             let source = first_piece(feed).map_err(|problem| problem.to_string())?;
+            self.journal.write(Stage::Applying, &self.order.offer.uuid);
             let outcome = match &self.settings.installer {
                 Installer::Fwup => fwup::install(self, source, feed)?,
                 Installer::Command(path) => program::install(self, path, source, feed)?,

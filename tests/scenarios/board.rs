@@ -1,16 +1,31 @@
-//! A board with two slots and the part of a bootloader that matters: the marks it keeps,
-//! and which slot it starts. The test plays its boots.
+//! A board with two slots and the part of a bootloader that matters: its environment with
+//! the marks it keeps, and which slot it starts. The test plays its boots.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::PathBuf;
 
+use nerveshub_agent::system::uboot_env::UbootEnv;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use crate::rig::{Device, RUNNING_UUID};
+use crate::slots::write_environment;
 
 /// What a slot holds before anything is written to it.
 pub static OLD_SLOT: [u8; 96 * 1024] = [0xA5; 96 * 1024];
 
 /// The bootloader's view of a device. Its environment is the device's key-value store.
 pub struct Board<'a>(pub &'a Device);
+
+/// Has a device keep its values in a U-Boot environment.
+pub fn with_environment(device: &mut Device) {
+    let source = format!("uboot:{}", device.path("fw_env.config").display());
+    device.set("FIRMWARE_METADATA", &source);
+    // Whatever this machine has.
+    let none = device.path("no-ops.fw").display().to_string();
+    device.set("OPS_FW", &none);
+}
 
 impl Board<'_> {
     /// Slot a runs, marked valid or not; slot b is empty and takes updates.
@@ -19,6 +34,8 @@ impl Board<'_> {
         std::fs::write(self.slot_a(), OLD_SLOT).expect("slot a");
         std::fs::write(self.slot_b(), OLD_SLOT).expect("slot b");
         self.0.write_metadata(RUNNING_UUID, "1.0.0", "");
+        let text = std::fs::read_to_string(self.0.path("metadata")).expect("values");
+        write_environment(&self.environment(), &self.configuration(), &text);
         self.set(&[("a.nerves_fw_validated", mark)]);
     }
 
@@ -66,32 +83,48 @@ impl Board<'_> {
         self.write(&values);
     }
 
-    // The environment's form: nothing else here knows it.
+    fn configuration(&self) -> PathBuf {
+        self.0.path("fw_env.config")
+    }
+
+    fn environment(&self) -> PathBuf {
+        self.0.path("environment")
+    }
 
     fn read(&self) -> BTreeMap<String, String> {
-        let text = std::fs::read_to_string(self.0.path("metadata")).expect("environment");
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect()
+        let environment = UbootEnv::open(&self.configuration());
+        environment.expect("environment").values()
     }
 
     fn write(&self, values: &BTreeMap<String, String>) {
         let lines = values.iter().map(|(key, value)| format!("{key}={value}\n"));
         // Whole or not at all: the agent may read it at any time.
-        let new = self.0.path("board.new");
-        std::fs::write(&new, lines.collect::<String>()).expect("environment");
-        std::fs::rename(new, self.0.path("metadata")).expect("environment");
+        let new = self.0.path("environment.new");
+        let aside = self.0.path("configuration.new");
+        write_environment(&new, &aside, &lines.collect::<String>());
+        std::fs::rename(new, self.environment()).expect("environment");
     }
 
-    /// Makes the environment readable only, or writable again.
+    /// Makes the environment readable only, even for root, or writable again.
     pub fn lock(&self, locked: bool) {
-        // In the way of the file that replaces it.
-        let obstacle = self.0.path("metadata.new");
-        match locked {
-            true => std::fs::create_dir(obstacle),
-            false => std::fs::remove_dir(obstacle),
-        }
-        .expect("environment");
+        let path = match locked {
+            false => self.environment(),
+            true => {
+                let flags = MFdFlags::MFD_ALLOW_SEALING;
+                let sealed = memfd_create("environment", flags).expect("file");
+                let path = format!("/proc/{}/fd/{}", std::process::id(), sealed.as_raw_fd());
+                std::fs::copy(self.environment(), &path).expect("environment");
+                fcntl(&sealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).expect("seal");
+                // Open for as long as this process lives.
+                let _ = sealed.into_raw_fd();
+                PathBuf::from(path)
+            }
+        };
+        let text = std::fs::read_to_string(self.configuration()).expect("configuration");
+        let lines = text.lines().map(|line| {
+            let (_, rest) = line.split_once(' ').expect("a device");
+            format!("{} {rest}\n", path.display())
+        });
+        std::fs::write(self.configuration(), lines.collect::<String>()).expect("configuration");
     }
 }

@@ -114,7 +114,7 @@ impl Board {
 }
 
 /// Both copies, the first one newer, and the configuration that tells where they are.
-fn write_environment(disk: &std::path::Path, config: &std::path::Path, variables: &str) {
+pub fn write_environment(disk: &std::path::Path, config: &std::path::Path, variables: &str) {
     let mut data = variables.replace('\n', "\0").into_bytes();
     data.resize(SIZE - 5, 0);
     let file = std::fs::OpenOptions::new()

@@ -7,12 +7,13 @@ use devhub::store::{Fault, When};
 use devhub::{Hub, Join};
 use serde_json::{Value, json};
 
-use crate::board::{Board, OLD_SLOT};
+use crate::board::{Board, OLD_SLOT, with_environment};
 use crate::rig::{self, Agent, Device, JOINED, RUNNING_UUID, demo, installers};
 
 /// A device whose firmware is not marked valid.
 fn unmarked(hub: &Hub, settings: &[(&str, &str)]) -> Device {
     let mut device = Device::new(hub);
+    with_environment(&mut device);
     for (name, value) in settings {
         device.set(name, value);
     }
@@ -248,6 +249,7 @@ fn new_firmware_that_nobody_validates_is_rolled_back_end_to_end() {
         let mut device = Device::new(&hub);
         device.use_installer(&installer);
         device.set("TRIAL_TIMEOUT", "500ms");
+        with_environment(&mut device);
         let board = Board(&device);
         board.begin(true);
         let a_is_untouched = || {

@@ -352,7 +352,7 @@ fn an_update_goes_first_and_a_failed_one_leaves_the_trial_where_it_was() {
     bench.pass_unmarked(60 * SECOND);
     assert!(!bench.device_pushes().contains(&DevicePush::Rebooting));
     bench.event(Event::WorkerExited(
-        Worker::Fwup(crate::core::event::JobId(2)),
+        Worker::Installer(crate::core::event::JobId(2)),
         Err("gone".into()),
     ));
     bench.reply_to_heartbeat();

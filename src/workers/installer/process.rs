@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -87,6 +88,15 @@ pub(super) enum Fate {
     },
 }
 
+/// An installer left behind by an agent that was killed must not go on writing: the next
+/// agent could not know.
+fn die_with_us(command: &mut Command) {
+    let last_breath = || Ok(prctl::set_pdeathsig(Signal::SIGKILL)?);
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe and
+    // allocates nothing.
+    unsafe { command.pre_exec(last_breath) };
+}
+
 /// What made the writer stop.
 #[derive(PartialEq, Eq)]
 enum Fed {
@@ -134,6 +144,7 @@ impl Process {
         };
         command.stdin(input).stdout(Stdio::piped());
         command.stderr(Stdio::piped()).process_group(0);
+        die_with_us(&mut command);
         let mut child = command.spawn().map_err(wrap)?;
         let group = Pid::from_raw(child.id().cast_signed());
         log::info!("{} started (pid {group})", manners.name);

@@ -45,6 +45,7 @@ impl Bench {
                     url: Secret::new("https://files/fw?sig=x"),
                     size: Some(8),
                     checksum: Some([0xAB; 32]),
+                    partials: Vec::new(),
                 },
                 devpath: Some(folder.path().join("disk")),
                 public_keys: vec![KEY.into()],
@@ -99,6 +100,7 @@ impl Bench {
                 &self.order,
                 drain,
                 &cancel,
+                &Journal::new(&self.path("data")),
                 &inbox,
             )
             .unwrap();
@@ -130,7 +132,7 @@ fn send<const N: usize>(filler: &Filler, pieces: [Feed; N]) {
 
 fn chunk(text: &str) -> Feed {
     let mut chunk = Chunk::default();
-    chunk.read_from(&mut text.as_bytes()).unwrap();
+    chunk.read_from(&mut text.as_bytes(), u64::MAX).unwrap();
     Feed::Chunk(chunk)
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PIECE: u64 = 16 * 1024;
-/// A slow answer sends so many pieces a second.
+/// A slow answer sends so many pieces a second, or more smaller ones.
 const SLOW_STEPS: u64 = 10;
 /// Longer than any test waits.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -190,7 +190,7 @@ impl Answer<'_> {
             Fault::Slow(rate) => Some((*rate).max(1)),
             _ => None,
         });
-        let piece = rate.map_or(PIECE, |rate| rate.div_ceil(SLOW_STEPS));
+        let piece = rate.map_or(PIECE, |rate| rate.div_ceil(SLOW_STEPS).min(PIECE));
         while at < end {
             let next = (at + piece).min(end);
             let mut bytes = data[at as usize..next as usize].to_vec();
@@ -202,8 +202,8 @@ impl Answer<'_> {
                 }
             }
             self.write_piece(&bytes)?;
-            if rate.is_some() {
-                self.pause(Duration::from_millis(1000 / SLOW_STEPS))?;
+            if let Some(rate) = rate {
+                self.pause(Duration::from_micros((next - at) * 1_000_000 / rate))?;
             }
             at = next;
         }
