@@ -22,7 +22,7 @@ const RATE: u64 = 10_000_000;
 /// Sent by the store, but not read by the agent when it was killed.
 const ON_THE_WAY: u64 = 512 * 1024;
 /// Verification, installation and report take about so long.
-const AFTERMATH: Duration = Duration::from_millis(250);
+const AFTERMATH: Duration = Duration::from_millis(100);
 const STRATEGIES: [&str; 3] = ["streaming", "caching", "parts"];
 
 /// When the agent is killed.
