@@ -13,9 +13,9 @@ use super::reader::Reader;
 use super::table::{Setting, setting};
 use super::values::{self, show_duration};
 use super::{
-    CacheSettings, Config, Credentials, DownloadSettings, FwupSettings, HubAddress,
-    IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy,
-    Serializer, Strategy, TlsSettings, address,
+    ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
+    FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
+    MetadataSource, Proxy, Serializer, Strategy, TlsSettings, address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -52,6 +52,8 @@ fn config(r: &mut Reader) -> Config {
         fwup: fwup(r),
         download: download(r),
         cache: cache(r, &data_path),
+        archives: archives(r, &data_path),
+        persist_public_keys: r.flag(setting!("NERVES_HUB_PERSIST_PUBLIC_KEYS")) == Some(true),
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
         data_path,
@@ -278,6 +280,23 @@ fn cache(r: &mut Reader, data_path: &Path) -> CacheSettings {
         // Both at most a thousand by their rows' ranges.
         part_attempts: r.integer(setting!("NERVES_HUB_MAX_PART_ATTEMPTS")) as u32,
         concurrent_parts: r.integer(setting!("NERVES_HUB_MAX_CONCURRENT_PARTS")) as usize,
+    }
+}
+
+fn archives(r: &mut Reader, data_path: &Path) -> ArchiveSettings {
+    let folder = r.path(setting!("NERVES_HUB_ARCHIVE_DIR"));
+    let keys = setting!("NERVES_HUB_ARCHIVE_PUBLIC_KEYS");
+    let request = setting!("NERVES_HUB_REQUEST_ARCHIVE_PUBLIC_KEYS");
+    ArchiveSettings {
+        policy: match r.choice(setting!("NERVES_HUB_ARCHIVES")) {
+            "download" => ArchivePolicy::Download,
+            _ => ArchivePolicy::Ignore,
+        },
+        folder: folder.unwrap_or_else(|| data_path.join("archives")),
+        max: r.size(setting!("NERVES_HUB_ARCHIVE_MAX")),
+        ready_command: r.text(setting!("NERVES_HUB_ARCHIVE_READY_COMMAND")),
+        public_keys: r.each(keys, values::public_key),
+        request_public_keys: r.flag(request) == Some(true),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::wire::Inbound;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
-/// One installation of one offer. Never reused.
+/// One installation of one offer, or one attempt at an archive. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
@@ -25,6 +25,10 @@ pub enum Event {
     /// Whether the running firmware is marked valid, read again.
     ValidationRead(bool),
     Install(JobId, InstallEvent),
+    /// The only event of an archive's job, and its last.
+    ArchiveEnded(JobId, ArchiveEnd),
+    /// Keys from the hub were written down; `Err` names what went wrong.
+    KeysKept(Result<(), String>),
     /// The reboot command ended; `Err` names what went wrong.
     RebootCommandEnded(Result<(), String>),
     Signal(Signal),
@@ -80,6 +84,23 @@ pub enum InstallEvent {
     Finished(Result<(), String>),
 }
 
+/// How the work on an archive ended.
+#[derive(Debug)]
+pub enum ArchiveEnd {
+    /// Verified, in its place, remembered, and the ready command has run.
+    Handled,
+    /// It is not, or cannot be, what this device takes.
+    Refused(String),
+    /// May go better another time.
+    Failed(String),
+    /// The URL is not, or no longer, good; so many bytes are kept.
+    UrlRefused {
+        reason: String,
+        held: u64,
+    },
+    Cancelled,
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -98,6 +119,7 @@ pub enum Worker {
     Heartbeat,
     Download(JobId),
     Fwup(JobId),
+    Archive(JobId),
     Signals,
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
@@ -110,6 +132,7 @@ pub enum Errand {
     Interface,
     Validation,
     Reboot,
+    Keys,
 }
 
 impl Errand {
@@ -120,6 +143,7 @@ impl Errand {
             Self::Interface => "interface",
             Self::Validation => "validation",
             Self::Reboot => "reboot",
+            Self::Keys => "keys",
         }
     }
 }

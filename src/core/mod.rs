@@ -3,13 +3,17 @@
 //!
 //! * [`link`] keeps one connection to the hub alive.
 //! * [`device`] speaks the `device` channel on it.
+//! * [`keys`] has the public keys that the hub sends.
+//! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; [`renewal`] gets it another URL.
 
+pub mod archive;
 pub mod backoff;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
 pub mod event;
+pub mod keys;
 pub mod link;
 mod renewal;
 pub mod status;
@@ -22,11 +26,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::config::LinkSettings;
+use crate::config::{ArchivePolicy, LinkSettings};
+use archive::Archives;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{Errand, Event, Signal, Worker};
+use event::{ArchiveEnd, Errand, Event, Signal, Worker};
+use keys::{HubKeys, Ring};
 use link::Link;
 use timers::{Timer, Timers};
 use update::Update;
@@ -49,6 +55,13 @@ pub struct Setup {
     pub devpath: Option<PathBuf>,
     pub public_keys: Vec<String>,
     pub request_public_keys: bool,
+    pub archives: ArchivePolicy,
+    pub archive_keys: Vec<String>,
+    pub request_archive_keys: bool,
+    /// Archives that earlier runs handled.
+    pub handled_archives: Vec<String>,
+    /// Keys the hub sent in earlier runs; `None`: none are kept.
+    pub kept_keys: Option<HubKeys>,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
     /// Differs between devices and starts.
@@ -64,6 +77,8 @@ pub struct Core {
     link: Link,
     device: Device,
     update: Update,
+    archives: Archives,
+    ring: Ring,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -74,6 +89,8 @@ impl Core {
             link: Link::new(&setup),
             device: Device::new(&setup),
             update: Update::default(),
+            archives: Archives::new(&setup),
+            ring: Ring::new(&setup),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -98,10 +115,13 @@ impl Core {
             Event::InterfaceFound(conn, name) => self.on_interface_found(conn, name),
             Event::ValidationRead(validated) => self.on_validation_read(validated),
             Event::Install(job, event) => self.on_install(job, event),
+            Event::ArchiveEnded(job, end) => self.on_archive_ended(job, end),
+            Event::KeysKept(result) => self.on_keys_kept(result),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::Signal(signal) => self.on_signal(signal),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
+        self.tend_archives();
         std::mem::take(&mut self.effects)
     }
 
@@ -117,11 +137,15 @@ impl Core {
                 Timer::Validation => self.effect(Effect::ReadValidation),
                 Timer::FreshOffer => self.on_fresh_offer_overdue(),
                 Timer::Keys => self.on_keys_settled(),
+                // What waited for them is tended below.
+                Timer::ArchiveKeys => {}
+                Timer::Archive => self.on_archive_due(),
                 Timer::RebootAnyway => self.on_report_overdue(),
                 Timer::RebootRetry => self.effect(Effect::Reboot),
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
+        self.tend_archives();
         std::mem::take(&mut self.effects)
     }
 
@@ -181,6 +205,9 @@ impl Core {
             (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
             (Worker::Download(job), Err(reason)) => self.on_download_lost(job, &reason),
             (Worker::Fwup(job), Err(reason)) => self.on_installer_lost(job, &reason),
+            (Worker::Archive(job), Err(reason)) => {
+                self.on_archive_ended(job, ArchiveEnd::Failed(reason))
+            }
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }
@@ -192,6 +219,7 @@ impl Core {
             Errand::FwupVersion => self.on_fwup_version_read(None),
             Errand::Validation => self.on_validation_read(false),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
+            Errand::Keys => self.on_keys_kept(Err(reason)),
             // The hub learns the interface with the next connection.
             Errand::Interface => {}
         }

@@ -4,16 +4,21 @@
 //! * [`fetch`] makes the requests; [`patience`] counts attempts and time.
 //! * [`feed`] is the bounded way from the download to the installer.
 //! * [`streaming`], [`caching`] and [`parts`] are the strategies: where the bytes go, and
-//!   what is proven before the installer sees them. [`cache`] looks after the folder that
-//!   the last two keep firmware in, [`plan`] does the arithmetic of parts.
+//!   what is proven before the installer sees them. [`store`] is the file of the second,
+//!   [`plan`] does the arithmetic of the third, [`cache`] looks after their folder.
+//! * [`archive`] gets files that are not installed to their place; [`ledger`] remembers
+//!   which ones were handled.
 
+pub mod archive;
 pub mod cache;
 pub mod caching;
 pub mod feed;
 pub mod fetch;
+pub mod ledger;
 pub mod parts;
 pub mod patience;
 pub mod plan;
 pub mod progress;
 pub mod response;
+mod store;
 pub mod streaming;
