@@ -126,7 +126,10 @@ impl Core {
     pub(super) fn on_keys_kept(&mut self, result: Result<(), String>) {
         self.ring.is_being_kept = false;
         match result {
-            Ok(()) => self.keep_keys(),
+            Ok(()) => {
+                log::debug!("public keys kept for the next start");
+                self.keep_keys();
+            }
             // Tried again when the hub sends keys next.
             Err(reason) => {
                 log::error!("public keys from the hub not kept: {reason}");

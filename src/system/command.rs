@@ -310,6 +310,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_an_answer_that_is_not_wanted() {
+        let begin = Instant::now();
+        let is_over = || begin.elapsed() > SECOND / 10;
+        let error = capture_until(&mut shell("sleep 1000"), 60 * SECOND, 100, &is_over);
+        assert!(matches!(error, Err(CommandError::Stopped { .. })));
+        assert!(begin.elapsed() < 5 * SECOND);
+    }
+
+    #[test]
     fn a_background_process_holding_the_pipes_does_not_hold_us() {
         let begin = Instant::now();
         let output = sh("sleep 3 & echo done", 10 * SECOND, 100).unwrap();

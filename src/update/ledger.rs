@@ -40,6 +40,12 @@ impl Ledger {
         Self { path, entries }
     }
 
+    /// The ready command may start (again).
+    pub fn may_start(&self, uuid: &str) -> bool {
+        let mine = self.entries.iter().find(|entry| entry.uuid == uuid);
+        mine.is_none_or(|entry| entry.starts < MAX_STARTS)
+    }
+
     /// Archives that nothing is to be done about any more.
     pub fn handled(&self) -> Vec<String> {
         let done = |entry: &&Entry| entry.is_told || entry.starts >= MAX_STARTS;
@@ -129,11 +135,13 @@ mod tests {
         ledger.note_verified("placed").unwrap();
         ledger.note_told("told").unwrap();
         for _ in 0..MAX_STARTS {
+            assert!(ledger.may_start("reboots"));
             assert_eq!(ledger.handled(), ["told"]);
             ledger.note_start("reboots").unwrap();
         }
         let ledger = Ledger::open(folder.path());
         assert_eq!(ledger.handled(), ["told", "reboots"]);
+        assert!(!ledger.may_start("reboots"));
         assert_eq!(
             ledger.others("told").collect::<Vec<_>>(),
             ["placed", "reboots"]

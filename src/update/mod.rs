@@ -20,5 +20,5 @@ pub mod patience;
 pub mod plan;
 pub mod progress;
 pub mod response;
-mod store;
+pub mod store;
 pub mod streaming;

@@ -2,7 +2,8 @@
 //!
 //! Each step leaves something on the disk that the next run goes on from, so that power
 //! may fail between any two: the file so far; its place in the ledger; its final name; the
-//! count of the ready command's starts. Verified anew is only what was not yet handled.
+//! count of the ready command's starts. What was not handled to its end is verified
+//! anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -150,7 +151,8 @@ impl Work<'_> {
     fn announce(&self, ledger: &mut Ledger) -> Result<(), String> {
         let path = self.names.placed();
         log::info!("archive {} is ready: {}", self.uuid, path.display());
-        if let Some(text) = &self.tools.settings.ready_command {
+        let ready_command = self.tools.settings.ready_command.as_ref();
+        if let Some(text) = ready_command.filter(|_| ledger.may_start(self.uuid)) {
             ledger.note_start(self.uuid)?;
             if let Err(problem) = self.run_ready_command(text, &path) {
                 log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
