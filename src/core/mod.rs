@@ -5,7 +5,7 @@
 //! * [`device`] speaks the `device` channel on it.
 //! * [`keys`] has the public keys that the hub sends.
 //! * [`archive`] takes the files that come beside firmware.
-//! * [`update`] takes one offer from arrival to reboot; [`renewal`] gets it another URL.
+//! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
 
 pub mod archive;
 pub mod backoff;
