@@ -2,6 +2,7 @@
 //! effects. Never blocks on anything but its inbox.
 
 mod access;
+mod archives;
 mod errands;
 
 use std::collections::VecDeque;
@@ -111,6 +112,7 @@ struct Agent {
     socket: Option<SocketHandle>,
     heartbeat: Sender<Beat>,
     install: Option<Install>,
+    archive: Option<archives::Running>,
     leaving: bool,
 }
 
@@ -134,6 +136,7 @@ impl Agent {
             socket: None,
             heartbeat,
             install: None,
+            archive: None,
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -198,6 +201,9 @@ impl Agent {
             Effect::StartInstall(job, order) => self.start_install(job, *order),
             Effect::CancelInstall(job) => self.cancel_install(job),
             Effect::RenewUrl(job, url) => self.renew_url(job, url),
+            Effect::StartArchive(job, order) => self.start_archive(job, *order),
+            Effect::CancelArchive(job) => self.cancel_archive(job),
+            Effect::KeepKeys(keys) => self.keep_keys(keys),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::ReloadCredentials => self.access.reload(&self.config),

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::StartError;
+use super::{StartError, archives};
 use crate::config::{Config, Credentials, Installer, LinkSettings, Serializer};
 use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
@@ -53,6 +53,11 @@ pub(super) fn setup(
         installer_verifies: config.fwup.installer != Installer::Fwup,
         public_keys: config.fwup.public_keys.clone(),
         request_public_keys: config.fwup.request_public_keys,
+        archives: config.archives.policy,
+        archive_keys: config.archives.public_keys.clone(),
+        request_archive_keys: config.archives.request_public_keys,
+        handled_archives: archives::handled(config),
+        kept_keys: archives::kept_keys(config),
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
         installed: None,

@@ -38,6 +38,9 @@ pub struct Config {
     pub fwup: FwupSettings,
     pub download: DownloadSettings,
     pub cache: CacheSettings,
+    pub archives: ArchiveSettings,
+    /// Public keys from the hub are kept for the next start.
+    pub persist_public_keys: bool,
     /// How long a fresh offer for a refused URL may take.
     pub fresh_offer_timeout: Duration,
     pub metadata: MetadataSettings,
@@ -247,6 +250,30 @@ pub enum Validate {
     OnJoin,
     /// The agent, once this exits with 0; run through `/bin/sh -c`.
     Command(String),
+}
+
+/// What happens to archives, the files the hub hands to devices beside firmware.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArchivePolicy {
+    #[default]
+    Ignore,
+    /// Each one is downloaded, verified and kept.
+    Download,
+}
+
+/// Which archives are taken, and where to.
+#[derive(Clone, Debug, Default)]
+pub struct ArchiveSettings {
+    pub policy: ArchivePolicy,
+    pub folder: PathBuf,
+    /// Most bytes of one archive.
+    pub max: u64,
+    /// Run through `/bin/sh -c` after an archive was verified.
+    pub ready_command: Option<String>,
+    /// As [`FwupSettings::public_keys`], for archives; none: the firmware's.
+    pub public_keys: Vec<String>,
+    /// Ask the hub for them on each connect, even when some are configured.
+    pub request_public_keys: bool,
 }
 
 /// Where the running firmware's description comes from.

@@ -13,9 +13,10 @@ use super::reader::Reader;
 use super::table::{Setting, setting};
 use super::values::{self, show_duration};
 use super::{
-    CacheSettings, Config, Credentials, DownloadSettings, FwupSettings, HubAddress,
-    IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings, MetadataSource, Proxy,
-    Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate, address,
+    ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
+    FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
+    MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate,
+    address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -52,6 +53,8 @@ fn config(r: &mut Reader) -> Config {
         fwup: fwup(r),
         download: download(r),
         cache: cache(r, &data_path),
+        archives: archives(r, &data_path),
+        persist_public_keys: r.flag(setting!("NERVES_HUB_PERSIST_PUBLIC_KEYS")) == Some(true),
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
         slots: slots(r),
@@ -309,6 +312,23 @@ fn validate(text: &str) -> Result<Validate, Problem> {
             "is not a way to validate firmware",
             "use manual, on-join or command:COMMAND",
         )),
+    }
+}
+
+fn archives(r: &mut Reader, data_path: &Path) -> ArchiveSettings {
+    let folder = r.path(setting!("NERVES_HUB_ARCHIVE_DIR"));
+    let keys = setting!("NERVES_HUB_ARCHIVE_PUBLIC_KEYS");
+    let request = setting!("NERVES_HUB_REQUEST_ARCHIVE_PUBLIC_KEYS");
+    ArchiveSettings {
+        policy: match r.choice(setting!("NERVES_HUB_ARCHIVES")) {
+            "download" => ArchivePolicy::Download,
+            _ => ArchivePolicy::Ignore,
+        },
+        folder: folder.unwrap_or_else(|| data_path.join("archives")),
+        max: r.size(setting!("NERVES_HUB_ARCHIVE_MAX")),
+        ready_command: r.text(setting!("NERVES_HUB_ARCHIVE_READY_COMMAND")),
+        public_keys: r.each(keys, values::public_key),
+        request_public_keys: r.flag(request) == Some(true),
     }
 }
 

@@ -230,6 +230,8 @@ settings! {
             "Public keys that firmware must be signed with, base64 of 32 bytes each. None: the hub is asked for them.";
         NERVES_HUB_REQUEST_FWUP_PUBLIC_KEYS Plain Boolean, "0",
             "Asks the hub for public keys on each connect even when some are configured; its answer replaces them.";
+        NERVES_HUB_PERSIST_PUBLIC_KEYS Plain Boolean, "0",
+            "Keeps public keys that the hub was asked for in NERVES_HUB_DATA_PATH/public-keys.json, so that they are there from the next start on. They are trusted until the hub sends others: a key withdrawn at the hub stays good until the device has connected again, and whoever can write that file decides what is installed.";
         NERVES_HUB_FWUP_STALL_TIMEOUT Plain Kind::Duration(ms(10), DAY), "5m",
             "fwup or the installer program is killed, and the update failed, when it neither reads nor answers for this long.";
         NERVES_HUB_UPDATER Plain Choice(&["streaming", "caching", "parts"]), "streaming",
@@ -262,6 +264,20 @@ settings! {
             "Firmware that is not marked valid this long after the agent's start is rebooted, so that the bootloader goes back to the old one. 0: never.";
         NERVES_HUB_TRIAL_REBOOTS Plain Integer(0, 1000), "3",
             "Most such reboots of the same firmware: a bootloader that does not go back must not make a device that restarts for ever.";
+    }
+    "Archives" {
+        NERVES_HUB_ARCHIVES Plain Choice(&["ignore", "download"]), "ignore",
+            "What happens to archives, files the hub hands to devices beside firmware. download: each is fetched, its signature verified with fwup, and kept as UUID.fw until another one takes its place; one that was handled is not fetched again. An update always goes first.";
+        NERVES_HUB_ARCHIVE_DIR Plain Path, "",
+            "Folder for archives. Else NERVES_HUB_DATA_PATH/archives.";
+        NERVES_HUB_ARCHIVE_MAX Plain Size(1, 1 << 50), "2G",
+            "Largest archive; a larger one is refused.";
+        NERVES_HUB_ARCHIVE_READY_COMMAND Plain Command, "",
+            "Run when an archive was verified and is in place, at least once for each; 5 minutes at most. In its environment: NERVES_HUB_ARCHIVE_PATH, _UUID, _VERSION, _PLATFORM, _ARCHITECTURE and _DESCRIPTION. Begun again after a power cut, up to three times; a failure is only logged.";
+        NERVES_HUB_ARCHIVE_PUBLIC_KEYS OrFile List("KEY"), "",
+            "Public keys that archives must be signed with, base64 of 32 bytes each. None: those the hub sends for archives, else the firmware's. Without any key an archive is refused.";
+        NERVES_HUB_REQUEST_ARCHIVE_PUBLIC_KEYS Plain Boolean, "0",
+            "Asks the hub for archive public keys on each connect even when some are configured; its answer replaces them.";
     }
     "Firmware metadata" {
         NERVES_HUB_FIRMWARE_METADATA Plain Text("SOURCE"), "uboot",

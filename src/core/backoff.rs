@@ -1,4 +1,4 @@
-//! Reconnect delays: doubling with jitter, from a generator seeded once. Pure.
+//! Delays between attempts: doubling with jitter, from a generator seeded once. Pure.
 
 use std::time::Duration;
 
@@ -17,10 +17,20 @@ pub struct Backoff {
 impl Backoff {
     /// `seed` must differ between devices, or a fleet reconnects in step.
     pub fn new(settings: &LinkSettings, seed: u64) -> Self {
+        Self::between(
+            settings.reconnect_min,
+            settings.reconnect_max,
+            settings.reconnect_jitter,
+            seed,
+        )
+    }
+
+    /// The same for other things than connections.
+    pub fn between(min: Duration, max: Duration, jitter_percent: u8, seed: u64) -> Self {
         Self {
-            min: settings.reconnect_min,
-            max: settings.reconnect_max,
-            jitter_percent: settings.reconnect_jitter,
+            min,
+            max,
+            jitter_percent,
             attempt: 0,
             state: seed,
         }

@@ -1,4 +1,4 @@
-//! The `device` channel: join, keys, reports, and the hub's events (PROTOCOL §3).
+//! The `device` channel: join, reports, and the hub's events (PROTOCOL §3).
 
 use std::time::Duration;
 
@@ -12,8 +12,6 @@ use crate::wire::{DeviceEvent, DevicePush, Outbound, Reply, Topic};
 
 /// Wait before the interface's name is looked up again.
 const INTERFACE_RETRY: Duration = Duration::from_secs(60);
-/// How long after a join requested public keys may arrive before an offer is refused.
-const KEYS_WAIT: Duration = Duration::from_secs(3);
 /// Scripts need ≥ 2.1.0, archives ≥ 2.0.0, extensions ≥ 2.2.0.
 const DEVICE_API_VERSION: &str = "2.3.0";
 const CONSOLE_VERSION: &str = "2.0.0";
@@ -24,8 +22,6 @@ pub struct Device {
     pub(super) validated: bool,
     /// `None` until `fwup --version` has answered.
     fwup_version: Option<Option<String>>,
-    /// Keys the hub sent; kept across reconnects, never cleared by an empty list.
-    hub_keys: Vec<String>,
     interface_reported: Option<ConnId>,
 }
 
@@ -42,7 +38,6 @@ impl Device {
             channel: Channel::Left,
             validated: setup.firmware_validated,
             fwup_version: None,
-            hub_keys: Vec::new(),
             interface_reported: None,
         }
     }
@@ -105,27 +100,11 @@ impl Core {
         );
         if self.requests_keys() {
             put("fwup_public_keys", json!("on_connect"));
+        }
+        if self.requests_archive_keys() {
             put("archive_public_keys", json!("on_connect"));
         }
         payload
-    }
-
-    fn requests_keys(&self) -> bool {
-        self.setup.public_keys.is_empty() || self.setup.request_public_keys
-    }
-
-    /// The keys firmware may be signed with: the hub's once it was asked and has answered,
-    /// else the integrator's.
-    pub(super) fn public_keys(&self) -> Vec<String> {
-        match self.device.hub_keys.is_empty() {
-            true => self.setup.public_keys.clone(),
-            false => self.device.hub_keys.clone(),
-        }
-    }
-
-    /// Requested keys may still be on their way.
-    pub(super) fn keys_may_come(&self) -> bool {
-        self.timers.deadline(Timer::Keys).is_some()
     }
 
     pub(super) fn on_reply(&mut self, reply: Reply) {
@@ -154,9 +133,7 @@ impl Core {
         log::info!("device channel joined as {}", self.setup.identifier);
         self.device.channel = Channel::Joined(join_ref);
         self.link.proved();
-        if self.requests_keys() && self.device.hub_keys.is_empty() {
-            self.set_timer(Timer::Keys, KEYS_WAIT);
-        }
+        self.await_keys();
         let session = self.link.session();
         if let Some((conn, name)) = session.map(|session| (session.conn, session.interface.clone()))
         {
@@ -231,13 +208,9 @@ impl Core {
         match event {
             DeviceEvent::Update(offer) => self.on_offer(offer),
             DeviceEvent::NoUpdate => log::debug!("the hub has no update"),
-            DeviceEvent::Archive { uuid } => {
-                log::info!("archive {uuid} ignored: archives are not enabled")
-            }
+            DeviceEvent::Archive(archive) => self.on_archive(archive),
             DeviceEvent::FirmwareKeys(keys) => self.on_firmware_keys(keys),
-            DeviceEvent::ArchiveKeys(keys) => {
-                log::debug!("{} archive public key(s) received", keys.len())
-            }
+            DeviceEvent::ArchiveKeys(keys) => self.on_archive_keys(keys),
             DeviceEvent::Reboot => self.on_reboot_requested(),
             DeviceEvent::Identify => {
                 log::info!("identify: this is device {}", self.setup.identifier)
@@ -249,24 +222,6 @@ impl Core {
             }
             DeviceEvent::ExtensionsGet => log::debug!("no extension is enabled"),
         }
-    }
-
-    fn on_firmware_keys(&mut self, keys: Vec<String>) {
-        if !self.requests_keys() {
-            log::warn!("public keys from the hub ignored: only the configured ones count");
-            return;
-        }
-        if keys.is_empty() {
-            log::warn!(
-                "the hub sent no usable public key; keeping {}",
-                self.device.hub_keys.len()
-            );
-            return;
-        }
-        log::debug!("{} firmware public key(s) from the hub", keys.len());
-        self.device.hub_keys = keys;
-        self.timers.cancel(Timer::Keys);
-        self.on_keys_settled();
     }
 
     pub(super) fn on_interface_found(&mut self, conn: ConnId, name: Option<String>) {

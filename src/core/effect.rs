@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use super::endpoint::Endpoint;
 use super::event::{ConnId, JobId};
+use super::keys::HubKeys;
 use crate::config::Secret;
-use crate::wire::{Offer, Push};
+use crate::wire::{Archive, Offer, Push};
 
 /// An order for a worker. Performing one never blocks the dispatcher.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,11 @@ pub enum Effect {
     CancelInstall(JobId),
     /// Another URL of the same file, for a download that waits for it.
     RenewUrl(JobId, Secret),
+    StartArchive(JobId, Box<ArchiveOrder>),
+    /// What it has of the file stays.
+    CancelArchive(JobId),
+    /// Keep these for the next start.
+    KeepKeys(HubKeys),
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.
@@ -64,4 +70,11 @@ pub struct InstallOrder {
     pub public_keys: Vec<String>,
     /// The device's.
     pub identifier: String,
+}
+
+/// Everything needed to fetch, verify and place one archive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchiveOrder {
+    pub archive: Archive,
+    pub public_keys: Vec<String>,
 }

@@ -8,7 +8,7 @@ use crate::wire::Inbound;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
-/// One installation of one offer. Never reused.
+/// One installation of one offer, or one attempt at an archive. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
@@ -30,6 +30,10 @@ pub enum Event {
     ValidMarked(Result<(), String>),
     TrialRebootCounted(Counted),
     Install(JobId, InstallEvent),
+    /// The only event of an archive's job, and its last.
+    ArchiveEnded(JobId, ArchiveEnd),
+    /// Keys from the hub were written down; `Err` names what went wrong.
+    KeysKept(Result<(), String>),
     /// The reboot command ended; `Err` names what went wrong.
     RebootCommandEnded(Result<(), String>),
     /// The kernel refused to reboot; when it does not, nobody is left to tell.
@@ -98,6 +102,23 @@ pub enum Counted {
     Failed(String),
 }
 
+/// How the work on an archive ended.
+#[derive(Debug)]
+pub enum ArchiveEnd {
+    /// Verified, in its place, remembered, and the ready command has run.
+    Handled,
+    /// It is not, or cannot be, what this device takes.
+    Refused(String),
+    /// May go better another time.
+    Failed(String),
+    /// The URL is not, or no longer, good; so many bytes are kept.
+    UrlRefused {
+        reason: String,
+        held: u64,
+    },
+    Cancelled,
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -116,6 +137,7 @@ pub enum Worker {
     Heartbeat,
     Download(JobId),
     Installer(JobId),
+    Archive(JobId),
     Signals,
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
@@ -133,6 +155,7 @@ pub enum Errand {
     ForgetTrialReboots,
     Reboot,
     ForceReboot,
+    Keys,
 }
 
 impl Errand {
@@ -148,6 +171,7 @@ impl Errand {
             Self::ForgetTrialReboots => "trial-forget",
             Self::Reboot => "reboot",
             Self::ForceReboot => "force-reboot",
+            Self::Keys => "keys",
         }
     }
 }

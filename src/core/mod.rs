@@ -3,15 +3,19 @@
 //!
 //! * [`link`] keeps one connection to the hub alive.
 //! * [`device`] speaks the `device` channel on it.
-//! * [`update`] takes one offer from arrival to reboot; [`renewal`] gets it another URL.
+//! * [`keys`] has the public keys that the hub sends.
+//! * [`archive`] takes the files that come beside firmware.
+//! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
+pub mod archive;
 pub mod backoff;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
 pub mod event;
+pub mod keys;
 pub mod link;
 pub mod reboot;
 mod renewal;
@@ -26,11 +30,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::config::{LinkSettings, TrialSettings};
+use crate::config::{ArchivePolicy, LinkSettings, TrialSettings};
+use archive::Archives;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{Counted, Errand, Event, Signal, Worker};
+use event::{ArchiveEnd, Counted, Errand, Event, Signal, Worker};
+use keys::{HubKeys, Ring};
 use link::Link;
 use reboot::Reboot;
 use status::Alarm;
@@ -68,6 +74,13 @@ pub struct Setup {
     pub installer_verifies: bool,
     pub public_keys: Vec<String>,
     pub request_public_keys: bool,
+    pub archives: ArchivePolicy,
+    pub archive_keys: Vec<String>,
+    pub request_archive_keys: bool,
+    /// Archives that earlier runs handled.
+    pub handled_archives: Vec<String>,
+    /// Keys the hub sent in earlier runs; `None`: none are kept.
+    pub kept_keys: Option<HubKeys>,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
     /// Firmware that was installed in this boot, and whose reboot is owed.
@@ -87,6 +100,8 @@ pub struct Core {
     update: Update,
     trial: Trial,
     reboot: Reboot,
+    archives: Archives,
+    ring: Ring,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -99,6 +114,8 @@ impl Core {
             update: Update::default(),
             trial: Trial::new(&setup),
             reboot: Reboot::default(),
+            archives: Archives::new(&setup),
+            ring: Ring::new(&setup),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -126,11 +143,14 @@ impl Core {
             Event::ValidMarked(result) => self.on_valid_marked(result),
             Event::TrialRebootCounted(counted) => self.on_trial_reboot_counted(counted),
             Event::Install(job, event) => self.on_install(job, event),
+            Event::ArchiveEnded(job, end) => self.on_archive_ended(job, end),
+            Event::KeysKept(result) => self.on_keys_kept(result),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
             Event::Signal(signal) => self.on_signal(signal),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
+        self.tend_archives();
         std::mem::take(&mut self.effects)
     }
 
@@ -146,6 +166,9 @@ impl Core {
                 Timer::FreshOffer => self.on_fresh_offer_overdue(),
                 Timer::Validation => self.read_validation(),
                 Timer::Keys => self.on_keys_settled(),
+                // What waited for them is tended below.
+                Timer::ArchiveKeys => {}
+                Timer::Archive => self.on_archive_due(),
                 Timer::RebootAnyway => self.on_report_overdue(),
                 Timer::RebootAnnounced => self.order_reboot(),
                 Timer::RebootOverdue => self.on_reboot_overdue(),
@@ -154,6 +177,7 @@ impl Core {
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
+        self.tend_archives();
         std::mem::take(&mut self.effects)
     }
 
@@ -219,6 +243,9 @@ impl Core {
             (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
             (Worker::Download(job), Err(reason)) => self.on_download_lost(job, &reason),
             (Worker::Installer(job), Err(reason)) => self.on_installer_lost(job, &reason),
+            (Worker::Archive(job), Err(reason)) => {
+                self.on_archive_ended(job, ArchiveEnd::Failed(reason))
+            }
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }
@@ -234,6 +261,7 @@ impl Core {
             Errand::CountTrialReboot => self.on_trial_reboot_counted(Counted::Failed(reason)),
             Errand::ForceReboot => self.on_reboot_failed(&reason),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
+            Errand::Keys => self.on_keys_kept(Err(reason)),
             // The hub learns the interface with the next connection.
             // A count left over is dropped at the next start.
             Errand::Interface | Errand::ForgetTrialReboots => {}

@@ -1,5 +1,7 @@
 //! The core in virtual time: `(events) -> effects`, no thread, no clock, no network.
 
+mod archives;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,9 @@ use super::event::{
     ConnId, ConnectFailure, Errand, Event, InstallEvent, JobId, Signal, SocketEvent, Worker,
 };
 use super::{Core, Setup};
-use crate::config::{LinkSettings, LinkTimeouts, Secret, Serializer, TrialSettings, Validate};
+use crate::config::{
+    ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, TrialSettings, Validate,
+};
 use crate::wire::inbound::ReplyBody;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Push, Reply, Topic};
 
@@ -63,6 +67,11 @@ pub(super) fn setup() -> Setup {
         public_keys: vec![KEY.into()],
         request_public_keys: false,
         installed: None,
+        archives: ArchivePolicy::Ignore,
+        archive_keys: Vec::new(),
+        request_archive_keys: false,
+        handled_archives: Vec::new(),
+        kept_keys: None,
         fresh_offer_timeout: Duration::from_secs(20),
         shutdown_timeout: 10 * SECOND,
         seed: 7,

@@ -19,6 +19,10 @@ pub enum Timer {
     FreshOffer,
     /// Requested public keys did not come.
     Keys,
+    /// The same for the keys of archives.
+    ArchiveKeys,
+    /// The failed archive has its turn again.
+    Archive,
     /// Reboot although the outcome could not be reported.
     RebootAnyway,
     /// The hub has not answered that a reboot is coming.

@@ -32,6 +32,8 @@ pub enum CommandError {
     Deadline { program: String, after: Duration },
     /// It was killed because its standard output exceeded this many bytes.
     TooLong { program: String, cap: usize },
+    /// It was killed because nobody wants its answer any more.
+    Stopped { program: String },
     /// Its pipes failed.
     Io { program: String, error: io::Error },
 }
@@ -46,6 +48,7 @@ impl fmt::Display for CommandError {
             Self::TooLong { program, cap } => {
                 write!(f, "{program} printed more than {cap} bytes and was killed")
             }
+            Self::Stopped { program } => write!(f, "{program} was stopped"),
             Self::Io { program, error } => {
                 write!(f, "reading what {program} printed failed: {error}")
             }
@@ -83,6 +86,16 @@ pub fn capture(
     deadline: Duration,
     cap: usize,
 ) -> Result<Output, CommandError> {
+    capture_until(command, deadline, cap, &|| false)
+}
+
+/// As [`capture`], but kills the command soon after `is_over` says so.
+pub fn capture_until(
+    command: &mut Command,
+    deadline: Duration,
+    cap: usize,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Output, CommandError> {
     let end = Instant::now() + deadline;
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -95,7 +108,7 @@ pub fn capture(
             program: program.clone(),
             error,
         })?;
-    let result = collect(&mut child, end, cap);
+    let result = collect(&mut child, end, cap, is_over);
     if result.is_err() {
         kill(&mut child);
     }
@@ -105,6 +118,7 @@ pub fn capture(
             after: deadline,
         },
         Stop::TooLong => CommandError::TooLong { program, cap },
+        Stop::Over => CommandError::Stopped { program },
         Stop::Io(error) => CommandError::Io { program, error },
     })
 }
@@ -112,6 +126,7 @@ pub fn capture(
 enum Stop {
     Deadline,
     TooLong,
+    Over,
     Io(io::Error),
 }
 
@@ -127,7 +142,12 @@ impl From<nix::Error> for Stop {
     }
 }
 
-fn collect(child: &mut Child, end: Instant, cap: usize) -> Result<Output, Stop> {
+fn collect(
+    child: &mut Child,
+    end: Instant,
+    cap: usize,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Output, Stop> {
     let mut stdout = Pipe::new(child.stdout.take())?;
     let mut stderr = Pipe::new(child.stderr.take())?;
     loop {
@@ -148,6 +168,9 @@ fn collect(child: &mut Child, end: Instant, cap: usize) -> Result<Output, Stop> 
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Stop::Deadline);
+        }
+        if is_over() {
+            return Err(Stop::Over);
         }
         wait_for_output(&stdout, &stderr, left)?;
     }
@@ -291,6 +314,15 @@ mod tests {
                 std::thread::yield_now();
             }
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_an_answer_that_is_not_wanted() {
+        let begin = Instant::now();
+        let is_over = || begin.elapsed() > SECOND / 10;
+        let error = capture_until(&mut shell("sleep 1000"), 60 * SECOND, 100, &is_over);
+        assert!(matches!(error, Err(CommandError::Stopped { .. })));
+        assert!(begin.elapsed() < 5 * SECOND);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The folder that firmware is kept in until it is installed.
+//! The folders that firmware is kept in until it is installed, and archives for good.
 //!
-//! Owns its names, its limits and its tidiness: one firmware at a time, never more than
-//! allowed, never more than there is room for. What is in the files is the strategies'.
+//! Owns their names, limits and tidiness: one download at a time, never more than allowed,
+//! never more than there is room for. What is in the files is the strategies'.
 
 use std::fmt;
 use std::fs;
@@ -11,31 +11,178 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::statvfs;
 
 use super::patience::Failure;
-use crate::config::CacheSettings;
+use crate::config::{ArchiveSettings, CacheSettings};
 use crate::system::durable;
 
 /// Room that must be left beside a download, in bytes.
 const MARGIN: u64 = 256 * 1024;
 
-/// The names of one firmware's files.
+/// How messages speak of a folder, and what is in it.
+#[derive(Debug)]
+struct Words {
+    file: &'static str,
+    folder_setting: &'static str,
+    max_setting: &'static str,
+    /// Another way out of limits.
+    detour: &'static str,
+    /// Ending of the file so far.
+    partial: &'static str,
+    /// Endings of what a download leaves behind.
+    endings: &'static [&'static str],
+}
+
+const FIRMWARE: Words = Words {
+    file: "firmware",
+    folder_setting: "NERVES_HUB_CACHE_DIR",
+    max_setting: "NERVES_HUB_CACHE_MAX",
+    detour: " or set NERVES_HUB_UPDATER=streaming",
+    partial: "partial",
+    endings: &[".partial", ".facts", ".sums", ".parts"],
+};
+
+const ARCHIVE: Words = Words {
+    file: "archive",
+    folder_setting: "NERVES_HUB_ARCHIVE_DIR",
+    max_setting: "NERVES_HUB_ARCHIVE_MAX",
+    detour: "",
+    partial: "download",
+    endings: &[".download", ".facts", ".sums"],
+};
+
+/// A folder to keep files in.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    pub folder: PathBuf,
+    /// Most bytes of one file.
+    pub max: u64,
+    words: &'static Words,
+}
+
+impl Shelf {
+    /// Refuses what is over the limit or more than fits.
+    ///
+    /// # Errors
+    /// Both numbers and the way out.
+    pub fn make_sure_of_room(&self, size: u64, missing: u64) -> Result<(), Failure> {
+        self.allows(size).map_err(Failure::Failed)?;
+        // Where the system cannot tell, the writes will.
+        let Ok(space) = statvfs(&self.folder) else {
+            return Ok(());
+        };
+        // Of types that differ between machines.
+        #[allow(clippy::useless_conversion)]
+        let free =
+            u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size()));
+        if free < missing.saturating_add(MARGIN) {
+            let folder = self.folder.display();
+            return Err(Failure::Failed(format!(
+                "not enough space in {folder}: {missing} bytes are missing, {free} are free; \
+                 make room, or set {}{}",
+                self.words.folder_setting, self.words.detour
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses what is over the limit.
+    ///
+    /// # Errors
+    /// Both numbers and the way out.
+    pub fn allows(&self, size: u64) -> Result<(), String> {
+        if size <= self.max {
+            return Ok(());
+        }
+        let Words {
+            file,
+            max_setting,
+            detour,
+            ..
+        } = self.words;
+        Err(format!(
+            "the {file} has {size} bytes, {max_setting} allows {}; raise it{detour}",
+            self.max
+        ))
+    }
+
+    /// A file or folder of ours that cannot be used.
+    pub fn unusable(&self, what: &str, path: &Path, error: &dyn fmt::Display) -> Failure {
+        self.words.unusable(what, path, error)
+    }
+
+    /// Removes a file or a folder with all that is in it.
+    ///
+    /// # Errors
+    /// What was not there is fine; what stays is not.
+    pub fn remove(&self, path: &Path) -> Result<(), Failure> {
+        remove_all(path).map_err(|error| self.unusable("remove", path, &error))
+    }
+
+    /// Makes what was created in or removed from the folder last.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(&self) -> Result<(), Failure> {
+        durable::sync_folder(&self.folder)
+            .map_err(|error| self.unusable("sync", &self.folder, &error))
+    }
+}
+
+impl Words {
+    fn unusable(&self, what: &str, path: &Path, error: &dyn fmt::Display) -> Failure {
+        Failure::Failed(format!(
+            "cannot {what} {}: {error}; see {}",
+            path.display(),
+            self.folder_setting
+        ))
+    }
+
+    /// Anything else in the folder is somebody else's.
+    fn is_ours(&self, name: &str) -> bool {
+        let name = name.strip_suffix(".new").unwrap_or(name);
+        self.endings.iter().any(|kind| name.ends_with(kind))
+    }
+}
+
+/// The names of one download's files.
 #[derive(Clone, Debug)]
 pub struct Names {
-    pub folder: PathBuf,
+    pub shelf: Shelf,
     uuid: String,
 }
 
 impl Names {
-    /// `uuid` is letters, digits and dashes (see [`crate::wire::Offer`]).
+    /// Of firmware. `uuid` is letters, digits and dashes (see [`crate::wire::Offer`]).
     pub fn new(settings: &CacheSettings, uuid: &str) -> Self {
         Self {
-            folder: settings.folder.clone(),
+            shelf: Shelf {
+                folder: settings.folder.clone(),
+                max: settings.max,
+                words: &FIRMWARE,
+            },
+            uuid: uuid.to_owned(),
+        }
+    }
+
+    /// Of an archive; its `uuid` is as harmless.
+    pub fn of_archive(settings: &ArchiveSettings, uuid: &str) -> Self {
+        Self {
+            shelf: Shelf {
+                folder: settings.folder.clone(),
+                max: settings.max,
+                words: &ARCHIVE,
+            },
             uuid: uuid.to_owned(),
         }
     }
 
     /// The file so far.
     pub fn partial(&self) -> PathBuf {
-        self.named("partial")
+        self.named(self.shelf.words.partial)
+    }
+
+    /// The file once it is whole and verified.
+    pub fn placed(&self) -> PathBuf {
+        self.named("fw")
     }
 
     /// What is known about the file: size, checksum, validators.
@@ -54,7 +201,7 @@ impl Names {
     }
 
     fn named(&self, kind: &str) -> PathBuf {
-        self.folder.join(format!("{}.{kind}", self.uuid))
+        self.shelf.folder.join(format!("{}.{kind}", self.uuid))
     }
 
     fn owns(&self, name: &str) -> bool {
@@ -63,20 +210,18 @@ impl Names {
     }
 }
 
-/// Makes the folder and removes every other firmware's files from it.
+/// Makes the folder and removes what every other download left in it.
 ///
 /// # Errors
 /// The folder cannot be made or read.
 pub fn claim(names: &Names) -> Result<(), Failure> {
-    let folder = &names.folder;
-    fs::create_dir_all(folder).map_err(|error| unusable("make", folder, &error))?;
-    for name in listed(folder).map_err(|error| unusable("read", folder, &error))? {
-        if is_ours(&name) && !names.owns(&name) {
-            log::info!(
-                "removing {name} of another firmware from {}",
-                folder.display()
-            );
-            remove(&folder.join(name))?;
+    let Shelf { folder, words, .. } = &names.shelf;
+    fs::create_dir_all(folder).map_err(|error| words.unusable("make", folder, &error))?;
+    for name in listed(folder).map_err(|error| words.unusable("read", folder, &error))? {
+        if words.is_ours(&name) && !names.owns(&name) {
+            let (file, folder) = (words.file, folder.display());
+            log::info!("removing {name} of another {file} from {folder}");
+            names.shelf.remove(&names.shelf.folder.join(name))?;
         }
     }
     Ok(())
@@ -93,81 +238,44 @@ pub fn forget(settings: &CacheSettings, uuid: &str) {
     }
 }
 
-/// Refuses what is over the limit or more than fits.
+/// As [`Shelf::make_sure_of_room`], for firmware.
 ///
 /// # Errors
 /// Both numbers and the way out.
 pub fn make_sure_of_room(settings: &CacheSettings, size: u64, missing: u64) -> Result<(), Failure> {
-    let folder = settings.folder.display();
-    if size > settings.max {
-        return Err(Failure::Failed(format!(
-            "the firmware has {size} bytes, NERVES_HUB_CACHE_MAX allows {}; raise it or set \
-             NERVES_HUB_UPDATER=streaming",
-            settings.max
-        )));
-    }
-    // Where the system cannot tell, the writes will.
-    let Ok(space) = statvfs(&settings.folder) else {
-        return Ok(());
-    };
-    // Of types that differ between machines.
-    #[allow(clippy::useless_conversion)]
-    let free = u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size()));
-    if free < missing.saturating_add(MARGIN) {
-        return Err(Failure::Failed(format!(
-            "not enough space in {folder}: {missing} bytes are missing, {free} are free; make \
-             room, or set NERVES_HUB_CACHE_DIR or NERVES_HUB_UPDATER=streaming"
-        )));
-    }
-    Ok(())
+    let shelf = Names::new(settings, "").shelf;
+    shelf.make_sure_of_room(size, missing)
 }
 
-/// A file or folder of ours that cannot be used.
+/// As [`Shelf::unusable`], for firmware.
 pub fn unusable(what: &str, path: &Path, error: &dyn fmt::Display) -> Failure {
-    Failure::Failed(format!(
-        "cannot {what} {}: {error}; see NERVES_HUB_CACHE_DIR",
-        path.display()
-    ))
+    FIRMWARE.unusable(what, path, error)
 }
 
-/// Removes a file or a folder with all that is in it.
+/// As [`Shelf::remove`], for firmware.
 ///
 /// # Errors
 /// What was not there is fine; what stays is not.
 pub fn remove(path: &Path) -> Result<(), Failure> {
+    remove_all(path).map_err(|error| unusable("remove", path, &error))
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(unusable("remove", path, &error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Makes what was created in or removed from a folder last.
-///
-/// # Errors
-/// The system's.
-pub fn sync(folder: &Path) -> Result<(), Failure> {
-    durable::sync_folder(folder).map_err(|error| unusable("sync", folder, &error))
 }
 
 fn listed(folder: &Path) -> io::Result<Vec<String>> {
     fs::read_dir(folder)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect()
-}
-
-/// Anything else in the folder is somebody else's.
-fn is_ours(name: &str) -> bool {
-    let name = name.strip_suffix(".new").unwrap_or(name);
-    [".partial", ".facts", ".sums", ".parts"]
-        .iter()
-        .any(|kind| name.ends_with(kind))
 }
 
 #[cfg(test)]

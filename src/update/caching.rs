@@ -1,33 +1,15 @@
 //! The strategy that keeps one file: downloaded, proven, then installed from it.
 //!
-//! The file survives crashes, reboots and power cuts. After each whole part its bytes are
-//! synced and then its SHA-256 is noted beside it, so that a restart can tell what a power
-//! cut has torn; a tail that was not synced is used, but is the first to be thrown away
-//! when the whole turns out wrong.
+//! The file survives crashes, reboots and power cuts: see [`store`].
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
-use super::cache::{self, Names};
-use super::feed::{CHUNK, Feed};
-use super::fetch::{self, Means, Sink, TakeError};
+use super::cache::Names;
+use super::feed::Feed;
+use super::fetch::Means;
 use super::patience::Failure;
-use super::progress::Progress;
-use super::response::Known;
-use super::streaming::{CHECKSUM_TRIES, checksum_mismatch, is_wrong, skip_same};
+use super::store::{self, Wanted};
 use crate::config::CacheSettings;
 use crate::core::event::InstallEvent;
-use crate::system::durable;
-use crate::wire::{Offer, PART};
-
-/// Bytes of one noted SHA-256.
-const SUM: usize = 32;
-/// Most bytes of the file of facts.
-const FACTS: usize = 4096;
+use crate::wire::Offer;
 
 /// Downloads `offer` to its file, proves it, and gives it to the installer.
 ///
@@ -35,277 +17,17 @@ const FACTS: usize = 4096;
 /// See [`Failure`].
 pub fn run(offer: &Offer, settings: &CacheSettings, means: &Means) -> Result<(), Failure> {
     let names = Names::new(settings, &offer.uuid);
-    cache::claim(&names)?;
-    let (mut store, known) = Store::open(offer, settings, names, means)?;
-    if store.position > 0 {
-        log::info!("{} bytes are here already", store.position);
-    }
-    let size = offer.size.unwrap_or(0);
-    cache::make_sure_of_room(settings, size, size.saturating_sub(store.position))?;
-    let progress = Progress::new(means.tell, offer.size, store.position);
-    let fetched = fetch::pursue(&offer.url, known, means, &progress, &mut store);
-    if let Err(Failure::Failed(_)) = &fetched
-        && store.is_spoilt
-    {
-        // Nothing of it is of any use; the reason stands.
-        let _ = store.remove();
-    }
-    fetched
-}
-
-/// The file so far.
-struct Store<'a> {
-    offer: &'a Offer,
-    settings: &'a CacheSettings,
-    means: &'a Means<'a>,
-    names: Names,
-    file: File,
-    sums: File,
-    buffer: Vec<u8>,
-    position: u64,
-    hasher: Sha256,
-    /// Of the part that `position` is in.
-    part_hasher: Sha256,
-    /// Bytes from here on were found at the start and not noted as safe: a power cut may
-    /// have torn them. With the hasher up to here.
-    doubt: Option<(u64, Sha256)>,
-    checksum_tries: u32,
-    /// No byte is worth keeping.
-    is_spoilt: bool,
-}
-
-impl<'a> Store<'a> {
-    fn open(
-        offer: &'a Offer,
-        settings: &'a CacheSettings,
-        names: Names,
-        means: &'a Means<'a>,
-    ) -> Result<(Self, Known), Failure> {
-        let known = read_facts(&names, offer);
-        let open = |path: &std::path::Path| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(known.is_none())
-                .mode(0o600)
-                .open(path)
-                .map_err(|error| cache::unusable("open", path, &error))
-        };
-        let mut store = Self {
-            file: open(&names.partial())?,
-            sums: open(&names.sums())?,
-            offer,
-            settings,
-            means,
-            names,
-            buffer: vec![0; CHUNK],
-            position: 0,
-            hasher: Sha256::new(),
-            part_hasher: Sha256::new(),
-            doubt: None,
-            checksum_tries: 0,
-            is_spoilt: false,
-        };
-        store.take_stock()?;
-        let known = known.unwrap_or_else(|| Known::offered(offer.size));
-        Ok((store, known))
-    }
-
-    /// Reads what an earlier run left: parts that are as noted, then the rest.
-    fn take_stock(&mut self) -> Result<(), Failure> {
-        let length = self.length()?;
-        if self.offer.size.is_some_and(|size| length > size) {
-            return self.start_over();
-        }
-        while self.position < length {
-            let (begin, before) = (self.position, self.hasher.clone());
-            self.read_to((begin + PART).min(length))?;
-            if self.position - begin < PART {
-                self.doubt.get_or_insert((begin, before));
-                return Ok(());
-            }
-            let found: [u8; SUM] = self.part_hasher.clone().finalize().into();
-            let index = begin / PART;
-            let mut noted = [0; SUM];
-            let is_noted = self.sums.read_exact_at(&mut noted, index * SUM as u64);
-            let offered = self.offer.partials.get(index as usize);
-            let damaged = offered.is_some_and(|offered| *offered != found)
-                || (is_noted.is_ok() && noted != found);
-            if damaged {
-                log::warn!("kept bytes from {begin} on are damaged; fetching them again");
-                return self.back_to(begin, before);
-            }
-            if is_noted.is_err() && offered.is_none() {
-                self.doubt.get_or_insert((begin, before));
-            }
-            self.note_part()?;
-        }
-        Ok(())
-    }
-
-    fn read_to(&mut self, end: u64) -> Result<(), Failure> {
-        while self.position < end {
-            let room = (end - self.position).min(CHUNK as u64) as usize;
-            let count = self
-                .file
-                .read_at(&mut self.buffer[..room], self.position)
-                .map_err(|error| cache::unusable("read", &self.names.partial(), &error))?;
-            if count == 0 {
-                return Ok(());
-            }
-            self.hasher.update(&self.buffer[..count]);
-            self.part_hasher.update(&self.buffer[..count]);
-            self.position += count as u64;
-        }
-        Ok(())
-    }
-
-    fn length(&self) -> Result<u64, Failure> {
-        let found = self.file.metadata();
-        found
-            .map(|found| found.len())
-            .map_err(|error| cache::unusable("read", &self.names.partial(), &error))
-    }
-
-    /// Keeps only the bytes before `at`, the begin of a part.
-    fn back_to(&mut self, at: u64, hasher: Sha256) -> Result<(), Failure> {
-        self.position = at;
-        self.hasher = hasher;
-        self.part_hasher = Sha256::new();
-        self.doubt = None;
-        self.file
-            .set_len(at)
-            .and_then(|()| self.sums.set_len(at / PART * SUM as u64))
-            .map_err(|error| cache::unusable("cut", &self.names.partial(), &error))
-    }
-
-    fn store(&mut self, count: usize) -> Result<(), Failure> {
-        let bytes = &self.buffer[..count];
-        if let Err(error) = self.file.write_all_at(bytes, self.position) {
-            return Err(self.out_of_room(&error));
-        }
-        self.hasher.update(bytes);
-        self.part_hasher.update(bytes);
-        self.position += count as u64;
-        if self.position > self.settings.max {
-            self.is_spoilt = true;
-            return cache::make_sure_of_room(self.settings, self.position, 0);
-        }
-        match self.position.is_multiple_of(PART) {
-            true => self.note_part(),
-            false => Ok(()),
-        }
-    }
-
-    /// The part is safe before its note is: a note never speaks of bytes that may be lost.
-    fn note_part(&mut self) -> Result<(), Failure> {
-        let sum: [u8; SUM] = self.part_hasher.finalize_reset().into();
-        let at = (self.position / PART - 1) * SUM as u64;
-        let noted = self
-            .file
-            .sync_data()
-            .and_then(|()| self.sums.write_all_at(&sum, at))
-            .and_then(|()| self.sums.sync_data());
-        if let Err(error) = noted {
-            return Err(self.out_of_room(&error));
-        }
-        Ok(())
-    }
-
-    /// A disk that is full or broken: what was kept only takes up its room.
-    fn out_of_room(&mut self, error: &io::Error) -> Failure {
-        self.is_spoilt = true;
-        cache::unusable("store the firmware in", &self.names.partial(), error)
-    }
-
-    fn remove(&self) -> Result<(), Failure> {
-        cache::remove(&self.names.partial())?;
-        cache::remove(&self.names.sums())?;
-        cache::remove(&self.names.facts())
-    }
-}
-
-impl Sink for Store<'_> {
-    fn position(&self) -> u64 {
-        self.position
-    }
-
-    fn take(&mut self, body: &mut dyn Read, limit: u64) -> Result<usize, TakeError> {
-        let to_note = PART - self.position % PART;
-        let room = limit.min(to_note).min(CHUNK as u64) as usize;
-        let count = body.read(&mut self.buffer[..room])?;
-        self.store(count).map_err(TakeError::Own)?;
-        Ok(count)
-    }
-
-    fn skip_held(&mut self, body: &mut dyn Read) -> io::Result<bool> {
-        skip_same(body, self.position, &self.hasher)
-    }
-
-    fn on_known(&mut self, known: &Known) -> Result<(), Failure> {
-        let path = self.names.facts();
-        let text = write_facts(known, self.offer).to_string();
-        durable::write(&path, text.as_bytes())
-            .map_err(|error| cache::unusable("write", &path, &error))
-    }
-
-    fn start_over(&mut self) -> Result<(), Failure> {
-        self.back_to(0, Sha256::new())
-    }
-
-    fn finish(&mut self) -> Result<bool, Failure> {
-        let found: [u8; 32] = self.hasher.clone().finalize().into();
-        if is_wrong(self.offer, &found) {
-            if let Some((at, hasher)) = self.doubt.take() {
-                log::warn!("the file is wrong; fetching again what was not safe, from byte {at}");
-                self.back_to(at, hasher)?;
-                return Ok(false);
-            }
-            self.checksum_tries += 1;
-            if self.checksum_tries >= CHECKSUM_TRIES {
-                self.is_spoilt = true;
-                return Err(checksum_mismatch(&found));
-            }
-            log::warn!("the file's SHA-256 is not the offered one; fetching it again");
-            self.start_over()?;
-            return Ok(false);
-        }
-        self.file
-            .sync_all()
-            .map_err(|error| cache::unusable("sync", &self.names.partial(), &error))?;
-        cache::sync(&self.names.folder)?;
-        (self.means.tell)(InstallEvent::Downloaded);
-        self.means.send(Feed::File {
-            path: self.names.partial(),
-            proven: self.offer.checksum.is_some(),
-        })?;
-        Ok(true)
-    }
-}
-
-fn write_facts(known: &Known, offer: &Offer) -> Value {
-    json!({
-        "size": offer.size,
-        "checksum": offer.checksum,
-        "etag": known.etag,
-        "last_modified": known.last_modified,
-    })
-}
-
-/// What the last run knew, if it was about the same file.
-fn read_facts(names: &Names, offer: &Offer) -> Option<Known> {
-    let bytes = durable::read(&names.facts(), FACTS).ok().flatten()?;
-    let facts: Value = serde_json::from_slice(&bytes).ok()?;
-    let same = facts["size"] == json!(offer.size) && facts["checksum"] == json!(offer.checksum);
-    if !same {
-        log::info!("firmware {} is another file now", offer.uuid);
-        return None;
-    }
-    let text = |name: &str| facts[name].as_str().map(str::to_owned);
-    Some(Known {
-        etag: text("etag"),
-        last_modified: text("last_modified"),
-        ..Known::offered(offer.size)
+    let wanted = Wanted {
+        url: &offer.url,
+        size: offer.size,
+        checksum: offer.checksum,
+        partials: &offer.partials,
+        doubts_tail: false,
+    };
+    store::keep(wanted, &names, means)?;
+    (means.tell)(InstallEvent::Downloaded);
+    means.send(Feed::File {
+        path: names.partial(),
+        proven: offer.checksum.is_some(),
     })
 }

@@ -5,17 +5,22 @@
 //! * [`journal`] is what an update must not forget when the agent dies.
 //! * [`feed`] is the bounded way from the download to the installer.
 //! * [`streaming`], [`caching`] and [`parts`] are the strategies: where the bytes go, and
-//!   what is proven before the installer sees them. [`cache`] looks after the folder that
-//!   the last two keep firmware in, [`plan`] does the arithmetic of parts.
+//!   what is proven before the installer sees them. [`store`] is the file of the second,
+//!   [`plan`] does the arithmetic of the third, [`cache`] looks after their folder.
+//! * [`archive`] gets files that are not installed to their place; [`ledger`] remembers
+//!   which ones were handled.
 
+pub mod archive;
 pub mod cache;
 pub mod caching;
 pub mod feed;
 pub mod fetch;
 pub mod journal;
+pub mod ledger;
 pub mod parts;
 pub mod patience;
 pub mod plan;
 pub mod progress;
 pub mod response;
+pub mod store;
 pub mod streaming;

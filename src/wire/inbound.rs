@@ -52,9 +52,7 @@ pub enum DeviceEvent {
     Update(Box<Offer>),
     /// `update_available` is false.
     NoUpdate,
-    Archive {
-        uuid: String,
-    },
+    Archive(Box<Archive>),
     FirmwareKeys(Vec<String>),
     ArchiveKeys(Vec<String>),
     Reboot,
@@ -80,6 +78,20 @@ pub struct Offer {
     pub checksum: Option<[u8; 32]>,
     /// SHA-256 of each [`PART`] bytes; empty when the hub names none.
     pub partials: Vec<[u8; 32]>,
+}
+
+/// A file the hub hands to devices beside firmware.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Archive {
+    pub uuid: String,
+    pub version: String,
+    /// The query is a credential, as an [`Offer`]'s.
+    pub url: Secret,
+    /// Bytes of the whole file.
+    pub size: Option<u64>,
+    pub description: String,
+    pub platform: String,
+    pub architecture: String,
 }
 
 /// What `partials_checksums` cut a file into, in bytes; the last part may be shorter.
@@ -157,9 +169,7 @@ fn parse_device(frame: FrameWire) -> Result<Inbound, WireError> {
     let payload = &frame.payload;
     let event = match frame.event.as_str() {
         "update" => parse_update(payload)?,
-        "archive" => DeviceEvent::Archive {
-            uuid: text(payload, "uuid"),
-        },
+        "archive" => parse_archive(payload)?,
         "fwup_public_keys" => DeviceEvent::FirmwareKeys(keys(payload)),
         "archive_public_keys" => DeviceEvent::ArchiveKeys(keys(payload)),
         "reboot" => DeviceEvent::Reboot,
@@ -180,26 +190,44 @@ fn parse_update(payload: &Value) -> Result<DeviceEvent, WireError> {
     let missing = |name: &str| WireError(format!("update: no {name}"));
     let meta = payload.get("firmware_meta").filter(|meta| meta.is_object());
     let meta = meta.ok_or_else(|| missing("firmware_meta"))?;
-    let uuid = meta
-        .get("uuid")
-        .and_then(Value::as_str)
-        .filter(|uuid| is_uuid(uuid));
+    let uuid = uuid(meta);
     let url = payload.get("firmware_url").and_then(Value::as_str);
     let checksum = payload
         .get("checksum")
         .filter(|checksum| !checksum.is_null());
     Ok(DeviceEvent::Update(Box::new(Offer {
-        uuid: uuid.ok_or_else(|| missing("usable uuid"))?.to_owned(),
+        uuid: uuid.ok_or_else(|| missing("usable uuid"))?,
         version: text(meta, "version"),
         product: text(meta, "product"),
         url: Secret::new(url.ok_or_else(|| missing("firmware_url"))?),
-        size: payload
-            .get("size")
-            .and_then(Value::as_u64)
-            .filter(|size| *size > 0),
+        size: size(payload),
         checksum: checksum.map(parse_checksum).transpose()?,
         partials: partials(payload),
     })))
+}
+
+fn parse_archive(payload: &Value) -> Result<DeviceEvent, WireError> {
+    let missing = |name: &str| WireError(format!("archive: no {name}"));
+    let url = payload.get("url").and_then(Value::as_str);
+    Ok(DeviceEvent::Archive(Box::new(Archive {
+        uuid: uuid(payload).ok_or_else(|| missing("usable uuid"))?,
+        version: text(payload, "version"),
+        url: Secret::new(url.ok_or_else(|| missing("url"))?),
+        size: size(payload),
+        description: text(payload, "description"),
+        platform: text(payload, "platform"),
+        architecture: text(payload, "architecture"),
+    })))
+}
+
+fn uuid(payload: &Value) -> Option<String> {
+    let uuid = payload.get("uuid").and_then(Value::as_str)?;
+    is_uuid(uuid).then(|| uuid.to_owned())
+}
+
+fn size(payload: &Value) -> Option<u64> {
+    let size = payload.get("size").and_then(Value::as_u64);
+    size.filter(|size| *size > 0)
 }
 
 /// A list that cannot be understood as a whole is none: the file's own checksum remains.
@@ -337,6 +365,27 @@ mod tests {
         ] {
             let error =
                 parse(&format!(r#"[null,null,"device","update",{payload}]"#)).expect_err(payload);
+            assert!(error.0.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn archives_need_a_uuid_and_a_url_and_nothing_else() {
+        let archive =
+            |payload: &str| parse(&format!(r#"[null,null,"device","archive",{payload}]"#));
+        let lean = r#"{"uuid":"a-1","url":"http://x/?sig=secret","size":"7","version":null}"#;
+        let Ok(Inbound::Device(DeviceEvent::Archive(parsed))) = archive(lean) else {
+            panic!("no archive");
+        };
+        assert_eq!((parsed.uuid.as_str(), parsed.size), ("a-1", None));
+        assert!(!format!("{parsed:?}").contains("secret"));
+        for (payload, field) in [
+            (r#"{"uuid":"../../etc/x","url":"http://x/"}"#, "uuid"),
+            (r#"{"uuid":7,"url":"http://x/"}"#, "uuid"),
+            (r#"{"uuid":"a"}"#, "url"),
+            ("null", "uuid"),
+        ] {
+            let error = archive(payload).expect_err(payload);
             assert!(error.0.contains(field), "{error}");
         }
     }

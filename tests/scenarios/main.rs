@@ -1,6 +1,7 @@
 //! Scenarios: the real agent as a process against the development hub, over real sockets,
 //! with real TLS, processes and files.
 
+mod archives;
 mod board;
 mod channel;
 mod clock;

@@ -404,6 +404,8 @@ fn a_disk_that_fills_up_is_told_and_freed() {
     on_disk("size=1m", |stage, cache| {
         let (_, firmware) = stage.forge("forged.fw", KIB);
         // Its size is not known before.
+        let store = stage.hub.store();
+        store.fault(&firmware.path(), When::Always, Fault::NoLength);
         stage.hub.offer(&firmware.old_style());
         let reason = stage.expect_failed();
         assert!(reason.contains("No space left on device"), "{reason}");

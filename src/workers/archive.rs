@@ -1,0 +1,192 @@
+//! Thread `archive`: fetches, verifies and places one archive, then runs the ready command.
+//!
+//! Each step leaves something on the disk that the next run goes on from, so that power
+//! may fail between any two: the file so far; its place in the ledger; its final name; the
+//! count of the ready command's starts. What was not handled to its end is verified
+//! anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::config::{ArchiveSettings, FwupSettings};
+use crate::core::effect::ArchiveOrder;
+use crate::core::event::{ArchiveEnd, Event, JobId};
+use crate::system::command::{self, CommandError};
+use crate::system::http::Cancel;
+use crate::update::archive::{self, Ways};
+use crate::update::cache::Names;
+use crate::update::ledger::Ledger;
+
+/// Verifying may take this long, and longer for large files.
+const VERIFY_MIN: Duration = Duration::from_secs(300);
+/// Bytes that even a slow device verifies in a second.
+const VERIFY_SPEED: u64 = 256 * 1024;
+/// The ready command is killed when it takes longer.
+const READY_DEADLINE: Duration = Duration::from_secs(300);
+const COMMAND_OUTPUT: usize = 64 * 1024;
+/// fwup's status when the archive is not good; others speak of fwup itself.
+const NOT_GOOD: i32 = 1;
+
+/// What the work needs besides its order.
+pub struct Tools {
+    pub settings: ArchiveSettings,
+    pub fwup: FwupSettings,
+    pub ways: Ways,
+    /// Folder of the ledger.
+    pub data_path: PathBuf,
+}
+
+/// Works on one archive; how that ended is its only event.
+///
+/// # Errors
+/// None; failures are in [`ArchiveEnd`].
+pub fn run(
+    job: JobId,
+    order: &ArchiveOrder,
+    tools: &Tools,
+    cancel: &Cancel,
+    inbox: &Sender<Event>,
+) -> Result<(), String> {
+    let work = Work {
+        order,
+        tools,
+        cancel,
+        uuid: &order.archive.uuid,
+        names: Names::of_archive(&tools.settings, &order.archive.uuid),
+    };
+    let end = match work.run() {
+        Ok(()) => ArchiveEnd::Handled,
+        Err(end) => end,
+    };
+    // The dispatcher is gone only when the process leaves.
+    let _ = inbox.send(Event::ArchiveEnded(job, end));
+    Ok(())
+}
+
+struct Work<'a> {
+    order: &'a ArchiveOrder,
+    tools: &'a Tools,
+    cancel: &'a Cancel,
+    uuid: &'a str,
+    names: Names,
+}
+
+impl Work<'_> {
+    fn run(&self) -> Result<(), ArchiveEnd> {
+        let mut ledger = Ledger::open(&self.tools.data_path);
+        let is_in_place = self.is_in_place()?;
+        if !is_in_place {
+            self.obtain()?;
+        }
+        // Before it gets its name: whatever has one can be found and removed later.
+        ledger
+            .note_verified(self.uuid)
+            .map_err(ArchiveEnd::Failed)?;
+        if !is_in_place {
+            archive::place(&self.names)?;
+        }
+        archive::tidy(&self.tools.settings, ledger.others(self.uuid));
+        self.announce(&mut ledger).map_err(ArchiveEnd::Failed)
+    }
+
+    /// An earlier run came so far.
+    fn is_in_place(&self) -> Result<bool, ArchiveEnd> {
+        let path = self.names.placed();
+        if !path.exists() {
+            return Ok(false);
+        }
+        match self.verify(&path) {
+            Ok(()) => Ok(true),
+            Err(ArchiveEnd::Refused(reason)) => {
+                log::warn!("{} is no good any more: {reason}", path.display());
+                self.remove(&path);
+                Ok(false)
+            }
+            Err(end) => Err(end),
+        }
+    }
+
+    fn obtain(&self) -> Result<(), ArchiveEnd> {
+        let Tools { ways, .. } = self.tools;
+        archive::fetch(&self.order.archive, &self.names, ways, self.cancel)?;
+        let verified = self.verify(&self.names.partial());
+        if let Err(ArchiveEnd::Refused(_)) = &verified {
+            archive::discard(&self.names)?;
+        }
+        verified
+    }
+
+    fn verify(&self, path: &Path) -> Result<(), ArchiveEnd> {
+        let Tools { fwup, .. } = self.tools;
+        let mut program = Command::new(&fwup.path);
+        program.arg("-V").arg("-i").arg(path);
+        for key in &self.order.public_keys {
+            program.args(["--public-key", key]);
+        }
+        command::without_secrets(&mut program);
+        program.envs(fwup.env.iter().map(|(key, value)| (key, value)));
+        let size = fs::metadata(path).map_or(0, |found| found.len());
+        let deadline = VERIFY_MIN + Duration::from_secs(size / VERIFY_SPEED);
+        let is_over = || self.cancel.is_cancelled();
+        let output = command::capture_until(&mut program, deadline, COMMAND_OUTPUT, &is_over);
+        let output = output.map_err(|error| match error {
+            CommandError::Stopped { .. } => ArchiveEnd::Cancelled,
+            error => ArchiveEnd::Failed(error.to_string()),
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let reason = format!("verification failed: {}: {}", output.status, said.trim());
+        Err(match output.status.code() {
+            Some(NOT_GOOD) => ArchiveEnd::Refused(reason),
+            _ => ArchiveEnd::Failed(reason),
+        })
+    }
+
+    fn announce(&self, ledger: &mut Ledger) -> Result<(), String> {
+        let path = self.names.placed();
+        log::info!("archive {} is ready: {}", self.uuid, path.display());
+        let ready_command = self.tools.settings.ready_command.as_ref();
+        if let Some(text) = ready_command.filter(|_| ledger.may_start(self.uuid)) {
+            ledger.note_start(self.uuid)?;
+            if let Err(problem) = self.run_ready_command(text, &path) {
+                log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
+            }
+        }
+        ledger.note_told(self.uuid)
+    }
+
+    /// An update does not stop it: that would begin it again.
+    fn run_ready_command(&self, text: &str, path: &Path) -> Result<(), String> {
+        let archive = &self.order.archive;
+        let mut program = command::shell(text);
+        program.env("NERVES_HUB_ARCHIVE_PATH", path);
+        for (name, value) in [
+            ("NERVES_HUB_ARCHIVE_UUID", &archive.uuid),
+            ("NERVES_HUB_ARCHIVE_VERSION", &archive.version),
+            ("NERVES_HUB_ARCHIVE_PLATFORM", &archive.platform),
+            ("NERVES_HUB_ARCHIVE_ARCHITECTURE", &archive.architecture),
+            ("NERVES_HUB_ARCHIVE_DESCRIPTION", &archive.description),
+        ] {
+            program.env(name, value);
+        }
+        let output = command::capture(&mut program, READY_DEADLINE, COMMAND_OUTPUT);
+        let output = output.map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{}: {}", output.status, said.trim()))
+    }
+
+    fn remove(&self, path: &Path) {
+        if let Err(error) = fs::remove_file(path) {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
