@@ -16,6 +16,7 @@ fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=BUILD_TARGET={target}");
     drop_unwind_tables(&target);
+    pack_relocations(&target);
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.lock");
 }
@@ -28,4 +29,28 @@ fn drop_unwind_tables(target: &str) {
         println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
     }
     println!("cargo::rerun-if-changed=scripts/release.ld");
+}
+
+/// Relative relocations in the packed form are a twentieth of the file smaller. The loader
+/// must know that form: glibc does from 2.36 on, which can be told for this machine only.
+fn pack_relocations(target: &str) {
+    let is_native = std::env::var("HOST").as_deref() == Ok(target);
+    if std::env::var("PROFILE").as_deref() == Ok("release")
+        && is_native
+        && target.ends_with("-linux-gnu")
+        && glibc_version().is_some_and(|version| version >= (2, 36))
+    {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Of this machine, as in `glibc 2.36`.
+fn glibc_version() -> Option<(u32, u32)> {
+    let output = std::process::Command::new("getconf")
+        .arg("GNU_LIBC_VERSION")
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }

@@ -154,6 +154,16 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_of_updates_names_each_of_their_settings() {
+        let text = include_str!("../../etc/doc/updates.md");
+        for setting in SETTINGS {
+            let named = text.contains(&format!("`{}`", setting.name));
+            let expected = ["Updates", "Archives", "Slots"].contains(&setting.section);
+            assert!(named || !expected, "{}", setting.name);
+        }
+    }
+
+    #[test]
     fn help_fits_a_terminal() {
         for line in help().lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
