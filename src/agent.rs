@@ -18,7 +18,7 @@ use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::http::Cancel;
 use crate::system::slots::{self, SlotSettings};
 use crate::system::waker::Waker;
-use crate::system::{identity, interface, metadata};
+use crate::system::{footprint, identity, interface, metadata};
 use crate::update::fetch::Means;
 use crate::update::journal::{Entry, Journal};
 use crate::update::{cache, feed};
@@ -206,6 +206,7 @@ impl Agent {
             Effect::KeepKeys(keys) => self.keep_keys(keys),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
+            Effect::Settle => footprint::release_code(),
             Effect::ReloadCredentials => self.access.reload(&self.config),
             Effect::Exit => self.leaving = true,
         }

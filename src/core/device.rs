@@ -141,6 +141,7 @@ impl Core {
         }
         self.await_fresh_offer();
         self.report_outcome();
+        self.effect(Effect::Settle);
         self.on_trial_joined();
     }
 

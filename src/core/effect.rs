@@ -44,6 +44,8 @@ pub enum Effect {
     Reboot,
     /// Flush disks and have the kernel reboot at once.
     ForceReboot,
+    /// The way here is done: what only it needed may go.
+    Settle,
     /// Read certificates and keys again before the next attempt.
     ReloadCredentials,
     Exit,

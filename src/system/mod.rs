@@ -3,6 +3,7 @@
 pub mod command;
 pub mod dial;
 pub mod durable;
+pub mod footprint;
 pub mod http;
 pub mod identity;
 pub mod interface;
