@@ -269,10 +269,7 @@ fn a_reboot_owed_from_an_earlier_run_is_reported_confirmed_and_ordered_once() {
     bench.offer("newer");
     bench.offer("new");
     let (stage, value) = (Stage::Updating, 100);
-    let told = [
-        DevicePush::Progress { stage, value },
-        DevicePush::Completed,
-    ];
+    let told = [DevicePush::Progress { stage, value }, DevicePush::Completed];
     let pushes = bench.device_pushes();
     assert_eq!(pushes[pushes.len() - 2..], told, "{pushes:?}");
     assert_eq!(bench.starts(), []);
