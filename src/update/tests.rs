@@ -252,12 +252,12 @@ proptest! {
 #[test]
 fn a_whole_file_is_read_off_to_where_the_parts_are() {
     let middle = PART as usize + 500_000;
-    let moods = [Mood::Cut(middle), Mood::WholeThenCut(middle + 77)];
-    for connections in 1..4 {
-        let strategy = (Updater::Parts, connections);
-        let played = assert_delivered(&file(LARGE), &moods, strategy, ALL);
-        assert!(played.is_ok(), "{connections}: {played:?}");
-    }
+    let file = file(LARGE);
+    let server = Server::start(file.clone(), vec![Mood::Cut(middle), Mood::Whole]);
+    let (ended, bytes, whole) = download(&server, (Updater::Parts, 1), ALL, settings());
+    assert_eq!(ended, Ok(()));
+    assert!(whole && bytes == *file);
+    assert_eq!(server.retry_numbers(), [0, 1]);
 }
 
 #[test]
