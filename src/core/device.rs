@@ -68,6 +68,7 @@ impl Core {
             self.timers.cancel(Timer::Rejoin);
             self.device.channel = Channel::Joining(reference);
             self.trial.told = self.device.validated;
+            self.note_join_sent();
             self.set_timer(Timer::JoinReply, self.setup.link.timeouts.join);
         }
     }
@@ -139,10 +140,10 @@ impl Core {
         {
             self.on_interface_found(conn, name);
         }
-        self.await_fresh_offer();
         self.report_outcome();
         self.effect(Effect::Settle);
         self.on_trial_joined();
+        self.await_fresh_offer();
     }
 
     pub(super) fn on_join_overdue(&mut self) {

@@ -27,7 +27,9 @@ enum State {
     Unneeded,
     /// To be asked for with the next join, for this reason.
     Wanted(String),
-    /// Asked for.
+    /// The join that asks is on its way.
+    Asked(String),
+    /// The hub has taken that join.
     Awaited(String),
 }
 
@@ -58,25 +60,41 @@ impl Core {
         self.rejoin_now();
     }
 
+    /// A join was sent; it asks if anything is to be asked for.
+    pub(super) fn note_join_sent(&mut self) {
+        let Phase::Installing(install) = &mut self.update.phase else {
+            return;
+        };
+        let state = &mut install.renewal.state;
+        if let State::Wanted(reason) = state {
+            *state = State::Asked(std::mem::take(reason));
+        }
+    }
+
     /// The device channel is joined, whatever for.
     pub(super) fn await_fresh_offer(&mut self) {
         let Phase::Installing(install) = &mut self.update.phase else {
             return;
         };
         let state = &mut install.renewal.state;
-        if let State::Wanted(reason) = state {
-            *state = State::Awaited(std::mem::take(reason));
-            self.set_timer(Timer::FreshOffer, self.setup.fresh_offer_timeout);
+        match state {
+            State::Asked(reason) => {
+                *state = State::Awaited(std::mem::take(reason));
+                self.set_timer(Timer::FreshOffer, self.setup.fresh_offer_timeout);
+            }
+            // Refused while that join was on its way: it had named the download.
+            State::Wanted(_) => self.rejoin_now(),
+            State::Unneeded | State::Awaited(_) => {}
         }
     }
 
-    /// The connection is gone, and with it the request.
+    /// The connection or the join is gone, and with it the request.
     pub(super) fn ask_for_fresh_offer_again(&mut self) {
         let Phase::Installing(install) = &mut self.update.phase else {
             return;
         };
         let state = &mut install.renewal.state;
-        if let State::Awaited(reason) = state {
+        if let State::Asked(reason) | State::Awaited(reason) = state {
             *state = State::Wanted(std::mem::take(reason));
             self.timers.cancel(Timer::FreshOffer);
         }
@@ -117,3 +135,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,6 @@ use crate::core::event::InstallEvent;
 use crate::system::dial::Dialer;
 use crate::system::http::{self, Cancel};
 
-/// No attempt gets less than this (PROTOCOL §5).
-const MIN_ATTEMPT: Duration = Duration::from_secs(300);
 /// Shorter pauses for the rate limit are saved up.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
 
@@ -267,7 +265,9 @@ impl<'a> Fetcher<'a> {
         sink: &mut dyn Sink,
         length: Option<u64>,
     ) -> Result<(), Ended> {
-        let deadline = self.attempt_deadline(length.or(known.size));
+        let bytes = length.or(known.size);
+        let limit = patience::attempt_limit(&self.means.settings, self.rate, bytes);
+        let begun = Instant::now();
         let end = [sink.end(), known.size].into_iter().flatten().min();
         let mut pace = Pace::new(self.rate);
         loop {
@@ -293,21 +293,20 @@ impl<'a> Fetcher<'a> {
             self.progress.add(count as u64);
             pace.hold(count as u64, self.means.cancel)
                 .map_err(Ended::Final)?;
-            if Instant::now() >= deadline {
-                return Err(failed("too slow, out of time"));
+            if let Some(reason) = self.out_of_time(begun, limit) {
+                return Err(failed(reason));
             }
         }
     }
 
-    /// At the worst speed expected, or at the rate we keep ourselves if that is slower.
-    fn attempt_deadline(&self, bytes: Option<u64>) -> Instant {
-        let mut speed = self.means.settings.worst_case_speed.max(1);
-        if self.rate > 0 {
-            speed = speed.min(self.rate.saturating_mul(4)).max(1);
+    /// Why there is no more time, if there is none.
+    fn out_of_time(&self, begun: Instant, limit: Duration) -> Option<String> {
+        let now = Instant::now();
+        if now >= self.ends {
+            let limit = self.means.settings.max_timeout;
+            return Some(format!("not finished in {limit:?}"));
         }
-        let bits = bytes.unwrap_or(0).saturating_mul(8);
-        let worst = Duration::from_secs(bits / speed).max(MIN_ATTEMPT);
-        self.ends.min(Instant::now() + worst)
+        (now >= begun + limit).then(|| format!("too slow: one attempt took longer than {limit:?}"))
     }
 
     fn broken(&self, at: u64, error: &io::Error) -> Ended {

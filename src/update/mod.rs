@@ -24,3 +24,6 @@ pub mod progress;
 pub mod response;
 pub mod store;
 pub mod streaming;
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ impl Bench {
         self.effects.iter().filter(is_cancel).count()
     }
 
-    fn joins(&self) -> usize {
+    pub fn joins(&self) -> usize {
         let is_join = |push: &&Push| matches!(push.body, Outbound::Join(..));
         self.pushes().into_iter().filter(is_join).count()
     }
