@@ -56,8 +56,11 @@ impl fmt::Display for StartError {
 pub fn run(mut config: Config) -> Result<(), StartError> {
     let signals =
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
-    let values =
-        metadata::load(&config.metadata).map_err(|error| StartError::Config(error.to_string()))?;
+    let (values, unread) = metadata::load_with_warning(&config.metadata)
+        .map_err(|error| StartError::Config(error.to_string()))?;
+    if let Some(warning) = &unread {
+        log::warn!("{warning}");
+    }
     let journal = Journal::new(&config.data_path);
     let left = journal.read();
     if let Some(left) = &left {
@@ -73,6 +76,7 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     }
     let mut setup = access::setup(&config, &firmware, running.stale, identifier, &access);
     setup.installed = left.and_then(Entry::installed);
+    setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let core = Core::new(setup, Instant::now());
     let journal = journal.in_slot(running.slot.or(firmware.slot));
     let mut agent = Agent::new(config, core, access, journal)?;

@@ -40,7 +40,7 @@ pub(super) fn setup(
         firmware_validated: firmware.validated,
         auto_revert_detected: firmware.auto_revert_detected,
         trial: config.trial.clone(),
-        trial_reboots: trial_reboots(config, firmware),
+        trial_reboots: None,
         reboot_timeout: config.reboot_timeout,
         reboot_force: config.reboot_force,
         stale_slot,
@@ -67,10 +67,14 @@ pub(super) fn setup(
 }
 
 /// How often this firmware was rebooted because nobody marked it valid. What an earlier
-/// firmware, or one that is valid by now, left behind is dropped.
-fn trial_reboots(config: &Config, firmware: &Firmware) -> Option<u64> {
+/// firmware, or one that is valid by now, left behind is dropped; not when the metadata
+/// could not be read (`is_known` false), which makes any firmware look valid.
+pub(super) fn trial_reboots(config: &Config, firmware: &Firmware, is_known: bool) -> Option<u64> {
     let path = tally::path(&config.data_path);
     let running = firmware.uuid.as_deref().filter(|_| !firmware.validated);
+    if running.is_none() && !is_known {
+        return None;
+    }
     tally::recall(&path, running)
         .inspect_err(|error| log::error!("reboots counted in {}: {error}", path.display()))
         .ok()

@@ -155,6 +155,31 @@ fn firmware_nobody_validates_is_rebooted_so_often_and_no_more() {
 }
 
 #[test]
+fn a_start_that_cannot_read_the_metadata_does_not_begin_the_count_anew() {
+    let hub = rig::hub().start();
+    let mut device = unmarked(&hub, &[("TRIAL_TIMEOUT", "300ms"), ("TRIAL_REBOOTS", "1")]);
+    let counted = Some(format!("{RUNNING_UUID} 1\n"));
+    let mut agent = device.start();
+    expect_reboots(&agent, &device, 1);
+    assert_eq!(tally(&device), counted);
+    assert_eq!(agent.stop(), 0);
+    // Only the default place may fail, and there is none on this machine.
+    let readable = device.env["NERVES_HUB_FIRMWARE_METADATA"].clone();
+    device.unset("FIRMWARE_METADATA");
+    device.set("IDENTIFIER", rig::IDENTIFIER);
+    let mut agent = device.start();
+    agent.wait_log(JOINED);
+    assert_eq!(agent.logged("change NERVES_HUB_FIRMWARE_METADATA").len(), 1);
+    assert_eq!(agent.stop(), 0);
+    assert_eq!(tally(&device), counted);
+    device.set("FIRMWARE_METADATA", &readable);
+    let agent = device.start();
+    agent.wait_log("1 reboots did not bring back the old one");
+    hub.skip_seen();
+    assert_no_reboot(&hub, &device, 1);
+}
+
+#[test]
 fn an_unreachable_hub_does_not_keep_bad_firmware_alive() {
     let hub = rig::hub().start();
     let device = unmarked(&hub, &[("TRIAL_TIMEOUT", "300ms"), ("VALIDATE", "on-join")]);
