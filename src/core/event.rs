@@ -83,8 +83,12 @@ pub enum InstallEvent {
     /// Every byte is with the installer, and the checksum (if any) matched.
     Downloaded,
     DownloadFailed(String),
-    /// The URL is not, or no longer, good; the download waits for another one.
-    UrlRefused(String),
+    /// The URL is not, or no longer, good; the download has so many bytes and waits for
+    /// another one.
+    UrlRefused {
+        reason: String,
+        held: u64,
+    },
     /// The installer's own progress, per cent.
     Progress(u8),
     /// Last event of a job: the installer ended, its process is reaped.

@@ -11,13 +11,15 @@ use super::timers::Timer;
 use super::update::Phase;
 use crate::wire::{DevicePush, Offer};
 
-/// Fresh URLs asked for in one update.
+/// Fresh URLs asked for in a row that brought not one byte.
 const TRIES: u8 = 3;
 
 /// How far asking for another URL has come.
 #[derive(Default)]
 pub(super) struct Renewal {
     tries: u8,
+    /// The most bytes there were when a URL was refused.
+    held: u64,
     state: State,
 }
 
@@ -46,11 +48,14 @@ impl Renewal {
 }
 
 impl Core {
-    pub(super) fn on_url_refused(&mut self, reason: String) {
+    pub(super) fn on_url_refused(&mut self, reason: String, held: u64) {
         let Phase::Installing(install) = &mut self.update.phase else {
             return;
         };
         let renewal = &mut install.renewal;
+        if held > renewal.held {
+            (renewal.tries, renewal.held) = (0, held);
+        }
         if renewal.tries >= TRIES {
             let text = format!("download failed: {reason}, after {TRIES} fresh offers");
             return self.cancel_install(text);

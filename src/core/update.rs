@@ -202,7 +202,7 @@ impl Core {
             }
             InstallEvent::Downloaded => install.all_handed_over = true,
             InstallEvent::DownloadFailed(reason) => self.cancel_install(reason),
-            InstallEvent::UrlRefused(reason) => self.on_url_refused(reason),
+            InstallEvent::UrlRefused { reason, held } => self.on_url_refused(reason, held),
             InstallEvent::Progress(percent) => {
                 install.percent = percent;
                 self.report_progress(Stage::Updating, percent);

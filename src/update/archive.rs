@@ -39,7 +39,7 @@ pub fn fetch(
     }
     let refusal = OnceLock::new();
     let tell = |event| {
-        if let InstallEvent::UrlRefused(reason) = event {
+        if let InstallEvent::UrlRefused { reason, .. } = event {
             // The download ends with the first.
             let _ = refusal.set(reason);
         }

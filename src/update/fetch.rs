@@ -35,10 +35,11 @@ pub struct Means<'a> {
 }
 
 impl Means<'_> {
-    /// Asks the hub for another URL of the same file, and waits for it.
-    pub(super) fn fresh_url(&self, reason: String) -> Result<Secret, Failure> {
+    /// Asks the hub for another URL of the same file, so many bytes of which are here, and
+    /// waits for it.
+    pub(super) fn fresh_url(&self, reason: String, held: u64) -> Result<Secret, Failure> {
         log::warn!("download refused: {reason}; asking the hub for a fresh URL");
-        (self.tell)(InstallEvent::UrlRefused(reason));
+        (self.tell)(InstallEvent::UrlRefused { reason, held });
         self.fresh_urls.recv().map_err(|_| Failure::Abandoned)
     }
 
@@ -371,7 +372,7 @@ pub(super) fn pursue(
             },
             Err(Ended::Final(failure)) => return Err(failure),
             Err(Ended::Refused(reason)) => {
-                url = means.fresh_url(reason)?;
+                url = means.fresh_url(reason, sink.position())?;
                 patience.retries += 1;
             }
             Err(Ended::WithoutRange(reason)) => {

@@ -185,7 +185,7 @@ impl Parts<'_> {
                 Ok(()) => patience.retries += u32::from(self.wrong > 0),
                 Err(Ended::Final(failure)) => return Err(failure),
                 Err(Ended::Refused(reason)) => {
-                    url = self.means.fresh_url(reason)?;
+                    url = self.means.fresh_url(reason, self.held_bytes())?;
                     patience.retries += 1;
                 }
                 Err(Ended::WithoutRange(reason)) => {

@@ -139,7 +139,7 @@ fn download(
     let url = Secret::new(server.url());
     let (renew, fresh_urls) = bounded(1);
     let tell = |event| {
-        if let InstallEvent::UrlRefused(_) = event {
+        if let InstallEvent::UrlRefused { .. } = event {
             renew.send(url.clone()).expect("the download waits");
         }
     };

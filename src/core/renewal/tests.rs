@@ -26,7 +26,13 @@ fn installing() -> Bench {
 
 impl Bench {
     fn refused(&mut self) {
-        self.install(InstallEvent::UrlRefused("HTTP 403".into()));
+        self.refused_with(0);
+    }
+
+    /// Refused when so many bytes were here.
+    fn refused_with(&mut self, held: u64) {
+        let reason = "HTTP 403".to_owned();
+        self.install(InstallEvent::UrlRefused { reason, held });
     }
 
     fn is_waiting(&self) -> bool {
@@ -226,6 +232,28 @@ fn so_many_fresh_urls_are_tried_and_no_more() {
     bench.install(InstallEvent::Finished(Err("fwup error: cancelled".into())));
     let reason = "download failed: HTTP 403, after 3 fresh offers";
     assert_eq!(bench.failures(), [reason]);
+}
+
+#[test]
+fn fresh_urls_that_brought_bytes_do_not_count() {
+    let mut bench = installing();
+    // A slow line, and URLs that are good for an hour.
+    for hour in 1..=10 {
+        bench.refused_with(hour);
+        bench.reply_to_join();
+        bench.offer_with(|_| {});
+        bench.pass(3600 * SECOND);
+    }
+    assert_eq!(bench.joins(), 10);
+    // The same bytes again, or fewer, are no progress; the first one with ten counts.
+    for held in [10, 3] {
+        bench.refused_with(held);
+        bench.reply_to_join();
+        bench.offer_with(|_| {});
+    }
+    assert!(!bench.effects.contains(&Effect::CancelInstall(FIRST)));
+    bench.refused_with(10);
+    assert!(bench.effects.contains(&Effect::CancelInstall(FIRST)));
 }
 
 #[test]
