@@ -65,6 +65,8 @@ pub(super) struct Report {
     uuid: String,
     /// `None` is success, otherwise why it failed.
     failure: Option<String>,
+    /// A success is not told after this: the reboot comes first.
+    latest: Instant,
     tries: u8,
     /// The answer to this reference proves that the hub has read the report.
     confirm: Option<u64>,
@@ -292,24 +294,33 @@ impl Core {
             Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
         }
         self.update.last_error.clone_from(&failure);
-        if failure.is_none() {
-            self.set_timer(
-                Timer::RebootAnyway,
-                if self.leaving {
-                    Duration::ZERO
-                } else {
-                    REPORT_OFFLINE
-                },
-            );
-        }
         self.update.phase = Phase::Reporting(Report {
             uuid,
             failure,
+            latest: self.now + REPORT_OFFLINE,
             tries: 0,
             confirm: None,
             next: None,
         });
+        self.reboot_within(match self.leaving {
+            true => Duration::ZERO,
+            false => REPORT_OFFLINE,
+        });
         self.report_outcome();
+    }
+
+    /// After success, however often it is said: a link that comes and goes must not put the
+    /// reboot off.
+    fn reboot_within(&mut self, time: Duration) {
+        if let Phase::Reporting(Report {
+            failure: None,
+            latest,
+            ..
+        }) = &self.update.phase
+        {
+            let at = (*latest).min(self.now + time);
+            self.timers.set(Timer::RebootAnyway, at);
+        }
     }
 
     /// Sends the owed outcome if the channel is joined, and a heartbeat after it: its
@@ -321,7 +332,7 @@ impl Core {
         if report.confirm.is_some() || self.device.channel_is_down() {
             return;
         }
-        report.tries += 1;
+        report.tries = report.tries.saturating_add(1);
         let given_up = report.tries > REPORT_TRIES;
         match report.failure.clone() {
             Some(_) if given_up => {
@@ -337,7 +348,7 @@ impl Core {
                     value: 100,
                 });
                 self.push_device(DevicePush::Completed);
-                self.set_timer(Timer::RebootAnyway, REPORT_CONFIRM);
+                self.reboot_within(REPORT_CONFIRM);
             }
         }
         let confirm = self.push(None, Outbound::Heartbeat);
@@ -364,8 +375,8 @@ impl Core {
     pub(super) fn unconfirm_report(&mut self) {
         if let Phase::Reporting(report) = &mut self.update.phase {
             report.confirm = None;
-            if report.failure.is_none() && !self.leaving {
-                self.set_timer(Timer::RebootAnyway, REPORT_OFFLINE);
+            if !self.leaving {
+                self.reboot_within(REPORT_OFFLINE);
             }
         }
     }
@@ -425,7 +436,7 @@ impl Core {
                 true
             }
             Phase::Reporting(Report { failure: None, .. }) => {
-                self.set_timer(Timer::RebootAnyway, Duration::ZERO);
+                self.reboot_within(Duration::ZERO);
                 true
             }
             Phase::Idle | Phase::AwaitingKeys(_) | Phase::Reporting(_) | Phase::Rebooting => false,

@@ -334,3 +334,33 @@ fn a_reboot_owed_waits_for_the_hub_so_long() {
     bench.pass(61 * SECOND);
     assert_eq!(bench.count(&Effect::Reboot), 1);
 }
+
+#[test]
+fn a_link_that_comes_and_goes_does_not_put_off_the_reboot() {
+    let mut bench = installing();
+    bench.install(InstallEvent::Downloaded);
+    bench.install(InstallEvent::Finished(Ok(())));
+    let finished = bench.now;
+    // No connection lasts long enough for an answer.
+    while !bench.rebooted() {
+        bench.pass(3 * SECOND);
+        bench.lose_link();
+        bench.pass(2 * SECOND);
+        bench.open();
+        bench.reply_to_join();
+        assert!(bench.now <= finished + 70 * SECOND, "put off");
+    }
+    assert!(bench.now >= finished + 55 * SECOND, "given up early");
+    // One that came late is not given more than the rest of the time.
+    let mut bench = installing();
+    bench.lose_link();
+    bench.install(InstallEvent::Downloaded);
+    bench.install(InstallEvent::Finished(Ok(())));
+    bench.pass(58 * SECOND);
+    bench.open();
+    bench.reply_to_join();
+    bench.pass(SECOND);
+    assert!(!bench.rebooted());
+    bench.pass(SECOND);
+    assert!(bench.rebooted());
+}
