@@ -1,8 +1,9 @@
 //! Firmware on trial: gets it marked valid the way the integrator chose, tells the hub, and
 //! reboots firmware that nobody marked in time so that the bootloader rolls it back. Pure.
 //!
-//! Rules kept here: one step at a time; no reboot of validated firmware, none in an update,
-//! none that is not counted on disk first, and only so many of the same firmware.
+//! Rules kept here: one step at a time; no mark and no reboot in an update; no reboot of
+//! validated firmware, none that is not counted on disk first, and only so many of the same
+//! firmware.
 
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Trial {
     pub(super) told: bool,
     /// Failures in a row to mark it.
     mark_failures: u32,
+    /// It is good, but an update kept it from being marked.
+    put_off: bool,
     /// What the integrator's check said last.
     last_objection: Option<String>,
     /// Reboots of this firmware made so far.
@@ -60,6 +63,7 @@ impl Trial {
             joined: false,
             told: false,
             mark_failures: 0,
+            put_off: false,
             last_objection: None,
             reboots: setup.trial_reboots,
             counted: false,
@@ -137,6 +141,7 @@ impl Core {
         match result {
             Ok(()) => self.mark_valid(),
             Err(reason) => {
+                self.trial.put_off = false;
                 // Every 10 s the same would drown everything else.
                 match self.trial.last_objection.as_ref() == Some(&reason) {
                     true => log::debug!("the running firmware is not found good: {reason}"),
@@ -148,7 +153,13 @@ impl Core {
         }
     }
 
+    /// Not while the mark might be set on the new firmware, which has never run.
     fn mark_valid(&mut self) {
+        self.trial.put_off = self.update.may_have_switched();
+        if self.trial.put_off {
+            log::debug!("the running firmware is good: to be marked valid if the update fails");
+            return self.set_timer(Timer::Validation, POLL);
+        }
         log::info!("the running firmware is good: marking it valid");
         self.trial.step = Step::Marking;
         self.effect(Effect::MarkValid);
@@ -245,10 +256,13 @@ impl Core {
         }
     }
 
-    /// Updates win (leaving waits for nothing else), and so do a mark that is just being set and another's reboot.
+    /// Updates win (leaving waits for nothing else), and so do a mark that is just being set,
+    /// or about to be, and another's reboot. A failure that is still to be told does not.
     fn trial_must_wait(&self) -> bool {
-        !matches!(self.update.phase, Phase::Idle)
+        self.update.may_have_switched()
+            || matches!(self.update.phase, Phase::AwaitingKeys(_))
             || self.reboot.is_wanted()
+            || self.trial.put_off
             || matches!(self.trial.step, Step::Marking | Step::Confirming)
     }
 

@@ -86,6 +86,15 @@ impl Update {
             Phase::Idle | Phase::Rebooting => None,
         }
     }
+
+    /// Whatever is recorded of the active slot may be the new firmware's by now.
+    pub(super) fn may_have_switched(&self) -> bool {
+        match &self.phase {
+            Phase::Installing(_) | Phase::Rebooting => true,
+            Phase::Reporting(report) => report.failure.is_none(),
+            Phase::Idle | Phase::AwaitingKeys(_) => false,
+        }
+    }
 }
 
 impl Core {

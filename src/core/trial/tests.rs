@@ -364,6 +364,82 @@ fn an_update_goes_first_and_a_failed_one_leaves_the_trial_where_it_was() {
 }
 
 #[test]
+fn a_failure_that_nobody_takes_does_not_keep_bad_firmware_alive() {
+    let mut bench = Bench::joined(on_trial(Validate::Manual));
+    bench.offer("new");
+    bench.socket(SocketEvent::Closed("gone".into()));
+    bench.install(InstallEvent::Finished(Err("fwup error: no".into())));
+    bench.pass_unmarked(TIMEOUT);
+    assert_eq!(bench.count(&counting(1)), 1);
+    bench.counted(Counted::Persisted);
+    assert!(bench.rebooted());
+}
+
+#[test]
+fn while_an_update_may_have_switched_slots_nothing_is_marked() {
+    for validate in [Validate::OnJoin, Validate::Command("true".into())] {
+        let mut bench = Bench::joined(on_trial(validate.clone()));
+        bench.offer("new");
+        let look = |bench: &mut Bench| {
+            bench.read(Some(false));
+            if matches!(validate, Validate::Command(_)) {
+                bench.checked(Ok(()));
+            }
+        };
+        look(&mut bench);
+        for phase in ["installing", "reporting", "rebooting"] {
+            bench.pass(10 * SECOND);
+            look(&mut bench);
+            assert_eq!(bench.count(&Effect::MarkValid), 0, "{validate:?} {phase}");
+            match phase {
+                "installing" => {
+                    bench.socket(SocketEvent::Closed("gone".into()));
+                    bench.install(InstallEvent::Downloaded);
+                    bench.install(InstallEvent::Finished(Ok(())));
+                }
+                _ => bench.pass(51 * SECOND),
+            }
+        }
+        assert!(bench.rebooted());
+    }
+}
+
+#[test]
+fn a_mark_put_off_by_an_update_that_fails_comes_before_the_rollback() {
+    let mut bench = Bench::joined(on_trial(Validate::OnJoin));
+    bench.offer("new");
+    // It was good all the time.
+    bench.pass_unmarked(2 * TIMEOUT);
+    bench.read(Some(false));
+    assert_eq!(bench.count(&Effect::MarkValid), 0);
+    bench.install(InstallEvent::Finished(Err("fwup error: no".into())));
+    let failed = bench.now;
+    while bench.count(&Effect::MarkValid) == 0 {
+        bench.pass_unmarked(SECOND);
+        assert!(bench.now <= failed + 10 * SECOND, "not marked");
+    }
+    assert_eq!(bench.count(&counting(1)), 0);
+    bench.marked(Ok(()));
+    bench.read(Some(true));
+    assert_eq!(bench.told(), 1);
+    bench.pass(2 * TIMEOUT);
+    assert!(!bench.rebooted());
+    // Its check may have changed its mind: then nothing is waited for.
+    let mut bench = Bench::joined(on_trial(Validate::Command("true".into())));
+    bench.offer("new");
+    bench.read(Some(false));
+    bench.checked(Ok(()));
+    bench.pass(2 * TIMEOUT);
+    bench.install(InstallEvent::Finished(Err("fwup error: no".into())));
+    bench.pass(60 * SECOND);
+    assert_eq!(bench.count(&counting(1)), 0);
+    bench.read(Some(false));
+    bench.checked(Err("exit status: 1"));
+    bench.pass(10 * SECOND);
+    assert_eq!(bench.count(&counting(1)), 1);
+}
+
+#[test]
 fn no_timeout_no_rollback_and_none_while_leaving() {
     let mut never = on_trial(Validate::Manual);
     never.trial.timeout = Duration::ZERO;
