@@ -325,7 +325,7 @@ settings! {
         NERVES_HUB_REBOOT_FORCE Plain Boolean, "1",
             "Forces a reboot that its command does not bring about: reboot(2), without stopping services, after flushing disks. Off: only the command is run again.";
         NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
-            "How long SIGTERM waits for the installer once it has all bytes of an update.";
+            "How long SIGTERM waits for the installer once it has all bytes of an update, and for a reboot command that is running.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",
             "A level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…";
         RUST_LOG Plain Text("FILTER"), "",

@@ -221,7 +221,7 @@ impl Core {
         }
         self.leaving = true;
         self.timers.cancel(Timer::Reconnect);
-        if self.finish_or_cancel_update() {
+        if self.finish_or_cancel_update() || self.finish_reboot() {
             return;
         }
         log::info!("leaving");

@@ -41,8 +41,10 @@ enum Step {
     None,
     /// The hub was told; the answer to this reference proves that it knows.
     Announced(Option<u64>),
-    /// The reboot command is running, or has said that it will be done.
+    /// The reboot command is running.
     Commanded,
+    /// It has said that it will be done.
+    Accepted,
     /// The kernel was told.
     Forced,
     /// Nothing helped; waits to start over.
@@ -53,7 +55,7 @@ impl Reboot {
     /// The machine may go down any moment: nothing new is begun.
     pub(super) fn is_under_way(&self) -> bool {
         match self.step {
-            Step::Announced(_) | Step::Commanded | Step::Forced => true,
+            Step::Announced(_) | Step::Commanded | Step::Accepted | Step::Forced => true,
             Step::None | Step::Resting => false,
         }
     }
@@ -71,8 +73,11 @@ impl Core {
         }
         match self.update.phase {
             Phase::Installing(_) => log::warn!("reboot refused: firmware is being written"),
-            Phase::Reporting(_) | Phase::Rebooting => log::info!("reboot is already on its way"),
-            Phase::Idle | Phase::AwaitingKeys(_) => {
+            Phase::Reporting(_) | Phase::Rebooting if self.update.may_have_switched() => {
+                log::info!("reboot is already on its way");
+            }
+            // A failure still to be told brings no reboot about.
+            Phase::Idle | Phase::AwaitingKeys(_) | Phase::Reporting(_) | Phase::Rebooting => {
                 log::info!("the hub asks for a reboot");
                 self.announce_reboot(Why::Hub);
             }
@@ -111,13 +116,35 @@ impl Core {
         self.timers.cancel(Timer::RebootRetry);
         self.reboot.step = Step::Commanded;
         self.set_timer(Timer::RebootOverdue, self.setup.reboot_timeout);
+        if self.leaving {
+            self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
+        }
         self.effect(Effect::Reboot);
+    }
+
+    /// On SIGTERM: true when leaving waits for the reboot command.
+    pub(super) fn finish_reboot(&mut self) -> bool {
+        match self.reboot.step {
+            // Told or not, now or never.
+            Step::Announced(_) => self.order_reboot(),
+            Step::Commanded | Step::Forced => {
+                self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
+            }
+            // The machine is going down, which may be why we are told to stop.
+            Step::None | Step::Accepted | Step::Resting => return false,
+        }
+        let seconds = self.setup.shutdown_timeout.as_secs_f64();
+        log::info!("leaving once the reboot command has ended, {seconds:.0} s at most");
+        true
     }
 
     pub(super) fn on_reboot_command_ended(&mut self, result: Result<(), String>) {
         match result {
             Ok(()) => {
                 log::info!("reboot command accepted");
+                if self.reboot.step == Step::Commanded {
+                    self.reboot.step = Step::Accepted;
+                }
                 if self.leaving {
                     self.exit();
                 }
@@ -132,7 +159,7 @@ impl Core {
     pub(super) fn on_reboot_overdue(&mut self) {
         let after = show_duration(self.setup.reboot_timeout);
         match self.reboot.step {
-            Step::Commanded => self.force_reboot(&format!(
+            Step::Commanded | Step::Accepted => self.force_reboot(&format!(
                 "NERVES_HUB_REBOOT_COMMAND has not rebooted this machine within {after}"
             )),
             Step::Forced => {
@@ -156,7 +183,10 @@ impl Core {
 
     /// Neither the command nor the kernel rebooted: from the beginning, after a pause.
     pub(super) fn on_reboot_failed(&mut self, reason: &str) {
-        if !matches!(self.reboot.step, Step::Commanded | Step::Forced) {
+        if !matches!(
+            self.reboot.step,
+            Step::Commanded | Step::Accepted | Step::Forced
+        ) {
             return log::warn!("{reason}");
         }
         self.timers.cancel(Timer::RebootOverdue);
@@ -174,11 +204,12 @@ impl Core {
 
     pub(super) fn on_reboot_retry(&mut self) {
         match self.update.phase {
+            Phase::Idle | Phase::Rebooting => self.order_reboot(),
+            Phase::Reporting(_) if !self.update.may_have_switched() => self.order_reboot(),
             // An update that came in the pause goes first, and reboots by itself.
             Phase::Installing(_) | Phase::Reporting(_) | Phase::AwaitingKeys(_) => {
                 self.set_timer(Timer::RebootRetry, RETRY_MIN);
             }
-            Phase::Idle | Phase::Rebooting => self.order_reboot(),
         }
     }
 

@@ -33,7 +33,7 @@ pub enum Timer {
     RebootRetry,
     /// The running firmware has had long enough to be marked valid.
     Trial,
-    /// Leave although the installer has not ended.
+    /// Leave although the installer, or the reboot command, has not ended.
     Shutdown,
 }
 

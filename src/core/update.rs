@@ -274,6 +274,8 @@ impl Core {
         let Phase::Installing(install) = std::mem::take(&mut self.update.phase) else {
             return;
         };
+        // Leaving has waited for this; a reboot that follows has a deadline of its own.
+        self.timers.cancel(Timer::Shutdown);
         let failure = match (install.cause, result) {
             (Some(cause), _) => Some(cause),
             (None, Err(reason)) => Some(reason),
@@ -453,7 +455,11 @@ impl Core {
     }
 
     pub(super) fn on_shutdown_overdue(&mut self) {
-        log::warn!("the installer did not end in time; leaving without it");
+        let what = match self.reboot.is_under_way() {
+            true => "reboot command",
+            false => "installer",
+        };
+        log::warn!("the {what} did not end in time; leaving without it");
         self.abandon_install();
         self.exit();
     }

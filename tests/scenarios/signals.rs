@@ -137,6 +137,50 @@ fn an_update_that_does_not_finish_in_time_is_left_behind() {
     assert_eq!(stage.device.reboots(), 0);
 }
 
+/// An installed update whose reboot command waits at a gate.
+fn rebooting(settings: &[(&str, &str)]) -> Stage {
+    let stage = Stage::prepared(&rig::standin(), |_, device| {
+        let (gate, rebooted) = (device.path("gate"), device.path("rebooted"));
+        nix::unistd::mkfifo(&gate, Mode::S_IRWXU).expect("gate");
+        let (gate, rebooted) = (gate.display(), rebooted.display());
+        let command = format!("cat {gate} > /dev/null; echo reboot >> {rebooted}");
+        device.set("REBOOT_COMMAND", &command);
+        for (name, value) in settings {
+            device.set(name, value);
+        }
+    });
+    stage.hub.offer(&stage.firmware("small-2.0.1.fw"));
+    stage.hub.expect_status("completed");
+    stage.agent.wait_log("then rebooting");
+    stage
+}
+
+#[test]
+fn a_reboot_that_is_ordered_takes_place_before_leaving() {
+    let mut stage = rebooting(&[]);
+    let gate = at_the_gate(&stage);
+    stage.agent.signal(Signal::SIGTERM);
+    stage
+        .agent
+        .wait_log("leaving once the reboot command has ended");
+    assert_eq!(stage.device.reboots(), 0);
+    drop(gate);
+    assert_eq!(stage.agent.wait_exit(), 0);
+    assert_eq!(stage.device.reboots(), 1);
+    assert_eq!(stage.statuses(), DONE);
+}
+
+#[test]
+fn a_reboot_command_that_does_not_end_in_time_is_left_behind() {
+    let mut stage = rebooting(&[("SHUTDOWN_TIMEOUT", "300ms")]);
+    let _gate = at_the_gate(&stage);
+    assert_eq!(stage.agent.stop(), 0);
+    stage
+        .agent
+        .wait_log("the reboot command did not end in time");
+    assert_eq!(stage.device.reboots(), 0);
+}
+
 #[test]
 fn a_second_signal_leaves_at_once() {
     let (mut stage, _gate) = finishing(&rig::standin(), &[("SHUTDOWN_TIMEOUT", "10m")]);

@@ -187,3 +187,103 @@ fn leaving_waits_for_force_but_not_for_another_round() {
     finish(&mut bench);
     assert_eq!(bench.count(&Effect::Exit), 1);
 }
+
+#[test]
+fn a_reboot_that_leaving_brings_about_is_waited_for_beyond_the_installer_s_time() {
+    let mut bench = Bench::joined(setup());
+    bench.offer("new");
+    bench.install(InstallEvent::Downloaded);
+    bench.event(Event::Signal(Signal::Terminate));
+    bench.pass(9 * SECOND);
+    bench.install(InstallEvent::Finished(Ok(())));
+    bench.pass(4 * SECOND);
+    assert_eq!(bench.count(&Effect::Exit), 0, "the outcome is being told");
+    bench.reply_to_heartbeat();
+    bench.pass(9 * SECOND);
+    assert_eq!(bench.count(&Effect::Reboot), 1);
+    assert_eq!(bench.count(&Effect::Exit), 0, "the command is running");
+    bench.reboot_command_ends(Ok(()));
+    assert_eq!(bench.count(&Effect::Exit), 1);
+}
+
+#[test]
+fn leaving_drops_no_reboot_that_is_ordered_and_hurries_one_that_is_announced() {
+    // Disks are being flushed, or the command runs.
+    let mut bench = Bench::joined(setup());
+    bench.installs();
+    bench.event(Event::Signal(Signal::Terminate));
+    assert_eq!(bench.count(&Effect::Exit), 0);
+    bench.reboot_command_ends(Ok(()));
+    assert_eq!(bench.count(&Effect::Exit), 1);
+
+    let mut bench = Bench::joined(setup());
+    bench.hub_wants_a_reboot();
+    bench.event(Event::Signal(Signal::Terminate));
+    assert_eq!(bench.count(&Effect::Reboot), 1);
+    assert_eq!(bench.count(&Effect::Exit), 0);
+    bench.reboot_command_ends(Ok(()));
+    assert_eq!(bench.count(&Effect::Exit), 1);
+}
+
+#[test]
+fn leaving_does_not_wait_for_a_reboot_command_for_ever() {
+    let mut bench = Bench::joined(setup());
+    bench.installs();
+    bench.event(Event::Signal(Signal::Terminate));
+    bench.pass(9 * SECOND);
+    assert_eq!(bench.count(&Effect::Exit), 0);
+    bench.pass(2 * SECOND);
+    assert_eq!(bench.count(&Effect::Exit), 1);
+    // Who is told twice goes at once.
+    let mut bench = Bench::joined(setup());
+    bench.installs();
+    bench.event(Event::Signal(Signal::Terminate));
+    bench.event(Event::Signal(Signal::Terminate));
+    assert_eq!(bench.count(&Effect::Exit), 1);
+}
+
+#[test]
+fn once_the_command_was_accepted_leaving_waits_for_nothing() {
+    // The usual way: the machine goes down, and its agent is told to stop.
+    let mut bench = Bench::joined(setup());
+    bench.installs();
+    bench.reboot_command_ends(Ok(()));
+    assert_eq!(bench.count(&Effect::Exit), 0);
+    bench.event(Event::Signal(Signal::Terminate));
+    assert_eq!(bench.count(&Effect::Exit), 1);
+    // Nor for a reboot that waits to be tried again.
+    let mut bench = Bench::joined(unforced());
+    bench.installs();
+    bench.reboot_command_ends(Err("exit status: 1"));
+    bench.event(Event::Signal(Signal::Terminate));
+    assert_eq!(bench.count(&Effect::Exit), 1);
+}
+
+impl Bench {
+    /// An update fails, and the hub does not answer.
+    fn fails(&mut self) {
+        self.offer("new");
+        self.install(InstallEvent::Finished(Err("fwup error: no".into())));
+    }
+}
+
+#[test]
+fn the_hub_s_request_does_not_wait_for_a_failure_s_confirmation() {
+    let mut bench = Bench::joined(setup());
+    bench.fails();
+    bench.hub_wants_a_reboot();
+    assert_eq!(bench.device_pushes().last(), Some(&DevicePush::Rebooting));
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.count(&Effect::Reboot), 1);
+}
+
+#[test]
+fn a_reboot_to_be_tried_again_does_not_wait_for_a_failure_s_confirmation() {
+    let mut bench = Bench::joined(unforced());
+    bench.hub_wants_a_reboot();
+    bench.reply_to_heartbeat();
+    bench.reboot_command_ends(Err("exit status: 1"));
+    bench.fails();
+    bench.pass(31 * SECOND);
+    assert_eq!(bench.count(&Effect::Reboot), 2);
+}
