@@ -167,6 +167,14 @@ impl Wire {
                 let text = format!("no data for {} s", self.idle.as_secs_f64());
                 io::Error::new(io::ErrorKind::TimedOut, text)
             }
+            // ureq would take these for the end of a body without a length, and half a file
+            // would count as a whole one.
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::other("the connection was cut (no TLS close_notify)")
+            }
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
+                io::Error::other(error)
+            }
             _ => error,
         })
     }

@@ -28,6 +28,7 @@ mod signals;
 mod slots;
 mod stage;
 mod storage;
+mod tampering;
 mod tls;
 mod trial;
 mod update;

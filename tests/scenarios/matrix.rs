@@ -11,13 +11,13 @@ use crate::rig::{Device, installers};
 use crate::stage::{Forged, Stage};
 
 /// Two whole parts and a half.
-const KIB: u64 = 2500;
-const PART: u64 = 1 << 20;
+pub const KIB: u64 = 2500;
+pub const PART: u64 = 1 << 20;
 /// In the second part.
 const MID: u64 = 1_400_000;
 
 /// Strategy, and how many requests for parts at once.
-const STRATEGIES: [(&str, &str); 4] = [
+pub const STRATEGIES: [(&str, &str); 4] = [
     ("streaming", "1"),
     ("caching", "1"),
     ("parts", "1"),
@@ -79,7 +79,7 @@ fn bad(name: &'static str, reason: &'static str, faults: Faults) -> Row {
 
 const NO: [Waste; 3] = [Waste::No; 3];
 
-fn prepare(device: &mut Device, strategy: (&str, &str)) {
+pub fn prepare(device: &mut Device, strategy: (&str, &str)) {
     for (name, value) in [
         ("FWUP_TASK", "switch"),
         ("MAX_DISCONNECTS", "3"),
@@ -155,7 +155,7 @@ fn assert_waste(case: &str, waste: Waste, sent: u64, size: u64) {
 }
 
 /// What is kept until the reboot, so that a crash before it costs no byte.
-fn assert_kept(case: &str, stage: &Stage, strategy: &str, uuid: &str, forged: &Forged) {
+pub fn assert_kept(case: &str, stage: &Stage, strategy: &str, uuid: &str, forged: &Forged) {
     let kept = files(&stage.device.path("data/cache"));
     let expected: Vec<String> = match strategy {
         "caching" => ["facts", "partial", "sums"]

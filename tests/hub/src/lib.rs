@@ -8,6 +8,7 @@
 //!   when they fail.
 //! * [`store::Store`] serves firmware over HTTP(S), with faults on demand.
 //! * [`proxy::Proxy`] is a logging CONNECT proxy.
+//! * [`relay::Relay`] is a network that harms what it carries.
 //! * [`certs`] makes CAs, server and client certificates.
 //!
 //! One thread per connection; shared state is one mutex with a condition variable that is
@@ -33,6 +34,7 @@ pub mod http;
 mod hub;
 mod net;
 pub mod proxy;
+pub mod relay;
 mod session;
 mod state;
 pub mod store;
