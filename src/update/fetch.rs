@@ -301,7 +301,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// Why there is no more time, if there is none.
-    fn out_of_time(&self, begun: Instant, limit: Duration) -> Option<String> {
+    pub(super) fn out_of_time(&self, begun: Instant, limit: Duration) -> Option<String> {
         let now = Instant::now();
         if now >= self.ends {
             let limit = self.means.settings.max_timeout;

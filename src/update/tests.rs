@@ -5,15 +5,16 @@ mod server;
 
 use std::fs;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::feed::{self, Drain, Feed};
-use super::fetch::Means;
+use super::fetch::{Fetcher, Means};
 use super::patience::Failure;
+use super::progress::Progress;
 use super::{caching, parts, streaming};
 use crate::config::{
     CacheSettings, DownloadSettings, LinkTimeouts, Secret, Strategy as Updater, TlsSettings,
@@ -309,4 +310,28 @@ fn a_download_that_takes_too_long_says_so() {
         let expected = "download failed: not finished in 200ms";
         assert!(reason.starts_with(expected), "{reason}");
     }
+}
+
+#[test]
+fn an_attempt_that_is_too_slow_has_a_reason_of_its_own() {
+    let (filler, _drain) = feed::channel();
+    let (_urls, fresh_urls) = bounded(1);
+    let cancel = Cancel::new().expect("waker");
+    let means = Means {
+        settings: settings(),
+        dialer: dialer(),
+        allow_insecure: true,
+        cancel: &cancel,
+        feed: &filler,
+        tell: &|_| {},
+        fresh_urls,
+    };
+    let progress = Progress::new(means.tell, None, 0);
+    let fetcher = Fetcher::new(&means, &progress, 1);
+    let begun = Instant::now();
+    // The whole download has a minute, and the attempt has had its share.
+    let reason = fetcher.out_of_time(begun, Duration::ZERO);
+    let expected = "too slow: one attempt took longer than 0ns";
+    assert_eq!(reason.as_deref(), Some(expected));
+    assert_eq!(fetcher.out_of_time(begun, Duration::from_secs(30)), None);
 }

@@ -18,6 +18,7 @@ mod matrix;
 mod memory;
 mod mtls;
 mod outage;
+mod patience;
 mod proxy;
 mod redirect;
 mod refusals;

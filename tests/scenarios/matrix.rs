@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use devhub::Firmware;
-use devhub::store::Fault;
 use devhub::store::When::{self, Always, Nth};
+use devhub::store::{Fault, Request};
 
 use crate::rig::{Device, installers};
 use crate::stage::{Forged, Stage};
@@ -134,7 +134,20 @@ fn play(row: &Row, index: usize) {
             stage.assert_unharmed();
         }
     }
+    assert_numbered(&case, &stage.hub.store().requests_for(&path));
     stage.assert_log_has_no_secret();
+}
+
+/// Each attempt counts its predecessors; requests of one attempt, at once or by way of a
+/// redirect, bear one number.
+fn assert_numbered(case: &str, requests: &[Request]) {
+    let number = |request: &Request| request.header("x-retry-number")?.parse::<usize>().ok();
+    let mut numbers: Vec<_> = requests.iter().filter_map(number).collect();
+    assert_eq!(numbers.len(), requests.len(), "{case}");
+    assert!(numbers.is_sorted(), "{case}: {numbers:?}");
+    numbers.dedup();
+    let expected: Vec<_> = (0..numbers.len()).collect();
+    assert_eq!(numbers, expected, "{case}");
 }
 
 fn sent(stage: &Stage, path: &str) -> u64 {
@@ -323,6 +336,42 @@ fn answers_other_than_asked_for() {
         good("garbage once", NO, |_, _| {
             vec![(Nth(1), Fault::Garbage(b"\x00\x01 no HTTP\r\n\r\n".to_vec()))]
         }),
+    ]);
+}
+
+/// Servers behind a balancer that agree on nothing.
+fn a_tag_for_each(others: &[(When, Fault)]) -> Vec<(When, Fault)> {
+    let tags = (1..=30).map(|nth| (Nth(nth), Fault::Etag(format!("\"{nth}\""))));
+    tags.chain(others.iter().cloned()).collect()
+}
+
+#[test]
+fn another_etag_with_every_answer() {
+    const LATER: u64 = MID + PART / 2;
+    let again = Waste::Exactly(MID + LATER);
+    // Two answers are given up in the middle.
+    let given_up = Waste::UpTo(2 * (KIB + 10) * 1024);
+    play_all(&[
+        // Parts prove themselves, whatever the tag.
+        good("a tag for each", [again, again, Waste::No], |_, _| {
+            a_tag_for_each(&[(Nth(1), Fault::CutAt(MID)), (Nth(2), Fault::CutAt(LATER))])
+        }),
+        good(
+            "a tag for each, If-Range ignored",
+            [given_up, given_up, Waste::No],
+            |_, _| {
+                a_tag_for_each(&[
+                    (Always, Fault::IgnoreIfRange),
+                    (Nth(1), Fault::CutAt(MID)),
+                    (Nth(3), Fault::CutAt(LATER)),
+                ])
+            },
+        ),
+        bad(
+            "a tag for each, and never further than once",
+            "(3 attempts without progress)",
+            |_, _| a_tag_for_each(&[(Always, Fault::CutAt(MID))]),
+        ),
     ]);
 }
 
