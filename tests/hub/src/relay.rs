@@ -96,7 +96,7 @@ impl Shared {
     fn serve(&self, mut client: TcpStream, harm: Option<Harm>) -> io::Result<()> {
         let mut server = TcpStream::connect(match harm {
             Some(Harm::Divert(elsewhere)) => elsewhere,
-            _ => self.target,
+            Some(Harm::Flip(_) | Harm::Cut(_) | Harm::Reset(_)) | None => self.target,
         })?;
         server.set_nodelay(true)?;
         let back = carry_back(client.try_clone()?, server.try_clone()?)?;

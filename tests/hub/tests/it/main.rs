@@ -4,6 +4,7 @@ mod client;
 mod control;
 mod gate;
 mod pure;
+mod relay;
 mod replay;
 mod store;
 mod strict;
