@@ -43,7 +43,7 @@ impl Means<'_> {
     }
 
     pub(super) fn send(&self, feed: super::feed::Feed) -> Result<(), Failure> {
-        match self.feed.send(feed) {
+        match self.feed.send(feed, self.cancel) {
             true => Ok(()),
             false => Err(Failure::Abandoned),
         }

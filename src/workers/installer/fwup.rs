@@ -8,8 +8,9 @@ use std::process::Command;
 
 use super::error::Problem;
 use super::process::{Fate, Input, Manners, Process, Speech, Watch};
-use super::{Installation, Outcome, Source};
-use crate::update::feed::Drain;
+use super::{Installation, Outcome, Source, discard_unproven};
+use crate::system::http::Cancel;
+use crate::update::feed::{Drain, Feed};
 
 /// The process's name in the log.
 const NAME: &str = "fwup";
@@ -29,18 +30,40 @@ fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, P
             let process = start(site, command(site, None)?, Input::Pipe)?;
             match process.take_in(first, feed, site.cancel) {
                 Fate::StartOver => return Ok(Outcome::StartOver),
-                Fate::Ended { verdict, .. } => verdict?,
+                Fate::Ended {
+                    verdict,
+                    everything,
+                } => {
+                    verdict?;
+                    if !everything {
+                        return see_the_end(feed, site.cancel);
+                    }
+                }
             }
         }
         Source::File { path, proven } => {
             if !proven {
                 log::info!("the hub named no checksum: fwup verifies the file first");
-                start(site, verification(site, &path), Input::Nothing)?.finish()?;
+                let verdict = start(site, verification(site, &path), Input::Nothing)?.finish();
+                verdict.inspect_err(|problem| discard_unproven(&path, problem))?;
             }
             start(site, command(site, Some(&path))?, Input::Nothing)?.finish()?;
         }
     }
     Ok(Outcome::Installed)
+}
+
+/// fwup need not read what follows the last file, but only at the feed's end is all of it
+/// proven.
+fn see_the_end(feed: &Drain, cancel: &Cancel) -> Result<Outcome, Problem> {
+    loop {
+        match feed.next(cancel) {
+            Some(Feed::Chunk(chunk)) => feed.give_back(chunk),
+            Some(Feed::Restart) => return Ok(Outcome::StartOver),
+            Some(Feed::End) => return Ok(Outcome::Installed),
+            Some(Feed::File { .. }) | None => return Err(Problem::Cancelled),
+        }
+    }
 }
 
 fn start(site: &Installation, command: Command, input: Input) -> Result<Process, Problem> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::Problem;
 use super::process::{Fate, Input, Manners, Process, Speech, Watch, environment};
-use super::{Installation, Outcome, Source};
+use super::{Installation, Outcome, Source, discard_unproven};
 use crate::update::feed::{Chunk, Drain, Feed};
 
 /// A program that counts the bytes may end before the feed's end is seen here.
@@ -26,12 +26,17 @@ pub(super) fn install(
     source: Source,
     feed: &Drain,
 ) -> Result<Outcome, String> {
-    let failed = |verb: &str, problem: Problem| format!("{verb}: {problem}");
     let (file, proven) = match &source {
         Source::Stream(_) => (None, site.order.offer.checksum.is_some()),
         Source::File { path, proven } => (Some(path.clone()), *proven),
     };
     let program = Program { site, path, file };
+    let failed = |verb: &str, problem: Problem| {
+        if let Some(file) = program.file.as_deref().filter(|_| !proven) {
+            discard_unproven(file, &problem);
+        }
+        format!("{verb}: {problem}")
+    };
     let (opened, begin) = Opened::open(source)
         .and_then(|opened| Ok((opened, program.start("begin")?)))
         .map_err(|problem| failed("begin", problem))?;
