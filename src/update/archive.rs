@@ -61,7 +61,6 @@ pub fn fetch(
         size: archive.size,
         checksum: None,
         partials: &[],
-        doubts_tail: true,
     };
     let fetched = store::keep(wanted, names, &means);
     match fetched {
@@ -103,7 +102,7 @@ pub fn tidy<'a>(settings: &ArchiveSettings, earlier: impl Iterator<Item = &'a st
     for uuid in earlier {
         let names = Names::of_archive(settings, uuid);
         let path = names.placed();
-        if path.exists() {
+        if fs::symlink_metadata(&path).is_ok() {
             log::info!("removing {}: a newer archive is here", path.display());
             if let Err(Failure::Failed(reason)) = names.shelf.remove(&path) {
                 // Tried again with the next archive.

@@ -13,6 +13,7 @@ use nix::sys::statvfs::statvfs;
 use super::patience::Failure;
 use crate::config::{ArchiveSettings, CacheSettings};
 use crate::system::durable;
+use crate::wire::is_uuid;
 
 /// Room that must be left beside a download, in bytes.
 const MARGIN: u64 = 256 * 1024;
@@ -117,6 +118,17 @@ impl Shelf {
         remove_all(path).map_err(|error| self.unusable("remove", path, &error))
     }
 
+    /// Removes what is there instead of a regular file: nothing of ours.
+    ///
+    /// # Errors
+    /// It stays.
+    pub fn clear_way(&self, path: &Path) -> Result<(), Failure> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.is_file() => self.remove(path),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes what was created in or removed from the folder last.
     ///
     /// # Errors
@@ -139,7 +151,11 @@ impl Words {
     /// Anything else in the folder is somebody else's.
     fn is_ours(&self, name: &str) -> bool {
         let name = name.strip_suffix(".new").unwrap_or(name);
-        self.endings.iter().any(|kind| name.ends_with(kind))
+        let mut stems = self
+            .endings
+            .iter()
+            .filter_map(|kind| name.strip_suffix(kind));
+        stems.any(is_uuid)
     }
 }
 
@@ -216,7 +232,7 @@ impl Names {
 /// The folder cannot be made or read.
 pub fn claim(names: &Names) -> Result<(), Failure> {
     let Shelf { folder, words, .. } = &names.shelf;
-    fs::create_dir_all(folder).map_err(|error| words.unusable("make", folder, &error))?;
+    durable::make_folder(folder).map_err(|error| words.unusable("make", folder, &error))?;
     for name in listed(folder).map_err(|error| words.unusable("read", folder, &error))? {
         if words.is_ours(&name) && !names.owns(&name) {
             let (file, folder) = (words.file, folder.display());
@@ -229,9 +245,13 @@ pub fn claim(names: &Names) -> Result<(), Failure> {
 
 /// Removes what is kept of a firmware that is no longer needed: it runs.
 pub fn forget(settings: &CacheSettings, uuid: &str) {
+    // It comes from the device's metadata, and names files here.
+    if !is_uuid(uuid) {
+        return;
+    }
     let names = Names::new(settings, uuid);
     for path in [names.partial(), names.facts(), names.sums(), names.parts()] {
-        if path.exists() {
+        if fs::symlink_metadata(&path).is_ok() {
             // Left over at worst, until another firmware comes.
             let _ = remove(&path);
         }
@@ -250,6 +270,17 @@ pub fn make_sure_of_room(settings: &CacheSettings, size: u64, missing: u64) -> R
 /// As [`Shelf::unusable`], for firmware.
 pub fn unusable(what: &str, path: &Path, error: &dyn fmt::Display) -> Failure {
     FIRMWARE.unusable(what, path, error)
+}
+
+/// Makes the folder of parts, in place of anything else of its name.
+///
+/// # Errors
+/// The system's.
+pub fn make_parts(folder: &Path) -> Result<(), Failure> {
+    if fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir()) {
+        remove(folder)?;
+    }
+    durable::make_folder(folder).map_err(|error| unusable("make", folder, &error))
 }
 
 /// As [`Shelf::remove`], for firmware.
@@ -300,6 +331,9 @@ mod tests {
             "b.facts",
             "b.facts.new",
             "notes",
+            "my.notes.facts",
+            ".sums",
+            "b.partials",
         ] {
             fs::write(folder.path().join(name), "x").unwrap();
         }
@@ -308,9 +342,16 @@ mod tests {
         claim(&names).unwrap();
         let mut left = listed(folder.path()).unwrap();
         left.sort();
-        assert_eq!(left, ["a-1.partial", "notes"]);
+        let theirs = [".sums", "b.partials", "my.notes.facts", "notes"];
+        assert_eq!(left[1], "a-1.partial");
+        left.remove(1);
+        assert_eq!(left, theirs);
         forget(&settings(folder.path()), "a-1");
-        assert_eq!(listed(folder.path()).unwrap(), ["notes"]);
+        assert_eq!(listed(folder.path()).unwrap().len(), theirs.len());
+        let deep = folder.path().join("deep");
+        fs::create_dir(&deep).unwrap();
+        forget(&settings(&deep), "../my.notes");
+        assert!(folder.path().join("my.notes.facts").exists());
     }
 
     #[test]

@@ -7,10 +7,10 @@
 
 mod run;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -25,7 +25,7 @@ use super::response::Known;
 use super::streaming::{checksum_mismatch, is_wrong};
 use crate::config::CacheSettings;
 use crate::core::event::InstallEvent;
-use crate::system::thread;
+use crate::system::{durable, thread};
 use crate::wire::Offer;
 use run::{Run, Unfinished};
 
@@ -41,7 +41,7 @@ pub fn run(offer: &Offer, settings: &CacheSettings, means: &Means) -> Result<(),
     let names = Names::new(settings, &offer.uuid);
     cache::claim(&names)?;
     let folder = names.parts();
-    fs::create_dir_all(&folder).map_err(|error| cache::unusable("make", &folder, &error))?;
+    cache::make_parts(&folder)?;
     let mut parts = Parts {
         offer,
         settings,
@@ -137,7 +137,7 @@ impl Parts<'_> {
         let length = self.plan.length(part);
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; CHUNK];
-        let whole = File::open(run::path_of(&self.folder, part)).and_then(|mut file| {
+        let whole = open(&run::path_of(&self.folder, part)).and_then(|mut file| {
             fetch::read_off(&mut file, length, &mut buffer, |bytes| {
                 hasher.update(bytes);
                 see(bytes);
@@ -292,7 +292,7 @@ impl Parts<'_> {
         for part in 0..self.plan.parts() {
             let path = run::path_of(&self.folder, part);
             let unreadable = |error: io::Error| cache::unusable("read", &path, &error);
-            let mut file = File::open(&path).map_err(unreadable)?;
+            let mut file = open(&path).map_err(unreadable)?;
             let mut left = self.plan.length(part);
             while left > 0 {
                 if chunk.room() == 0 {
@@ -310,6 +310,10 @@ impl Parts<'_> {
         self.means.send(Feed::Chunk(chunk))?;
         self.means.send(Feed::End)
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    durable::open(path, OpenOptions::new().read(true))
 }
 
 /// Of two connections' ends, the one that decides what comes next.

@@ -4,6 +4,8 @@
 mod server;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -124,14 +126,25 @@ fn installed(drain: &Drain) -> (Vec<u8>, bool) {
 /// Runs one download to its end: what came of it, and what the installer has got.
 fn download(
     server: &Server,
-    (updater, connections): (Updater, usize),
+    strategy: (Updater, usize),
     told: Told,
     settings: DownloadSettings,
 ) -> (Result<(), Failure>, Vec<u8>, bool) {
     let folder = tempfile::tempdir().expect("folder");
+    download_in(folder.path(), server, strategy, told, settings)
+}
+
+/// The same, keeping what it keeps in this folder.
+fn download_in(
+    folder: &Path,
+    server: &Server,
+    (updater, connections): (Updater, usize),
+    told: Told,
+    settings: DownloadSettings,
+) -> (Result<(), Failure>, Vec<u8>, bool) {
     let cache = CacheSettings {
         strategy: updater,
-        folder: folder.path().join("cache"),
+        folder: folder.join("cache"),
         max: u64::MAX,
         part_attempts: 3,
         concurrent_parts: connections,
@@ -309,4 +322,117 @@ fn a_download_that_takes_too_long_says_so() {
         let expected = "download failed: not finished in 200ms";
         assert!(reason.starts_with(expected), "{reason}");
     }
+}
+
+#[test]
+fn planted_links_are_not_followed() {
+    let file = file(LARGE);
+    for strategy in [(Updater::Caching, 1), (Updater::Parts, 1)] {
+        let folder = tempfile::tempdir().expect("folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("victim"), "precious").expect("victim");
+        fs::create_dir_all(at("elsewhere")).expect("folder");
+        fs::write(at("elsewhere/00000"), "precious").expect("victim");
+        fs::create_dir(at("cache")).expect("folder");
+        for name in ["new.partial", "new.facts", "new.sums", "new.facts.new"] {
+            symlink(at("victim"), at("cache").join(name)).expect("link");
+        }
+        symlink(at("elsewhere"), at("cache/new.parts")).expect("link");
+        let server = Server::start(file.clone(), Vec::new());
+        let (ended, bytes, whole) = download_in(folder.path(), &server, strategy, ALL, settings());
+        assert_eq!(ended, Ok(()), "{strategy:?}");
+        assert!(whole && bytes == *file, "{strategy:?}");
+        for victim in ["victim", "elsewhere/00000"] {
+            assert_eq!(fs::read(at(victim)).expect("victim"), b"precious");
+        }
+        assert_eq!(fs::read_dir(at("elsewhere")).expect("folder").count(), 1);
+    }
+    // Nor those in the place of parts.
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("cache/new.parts")).expect("folder");
+    fs::write(at("victim"), "precious").expect("victim");
+    for name in ["00000", "00000.new", "00001.new"] {
+        symlink(at("victim"), at("cache/new.parts").join(name)).expect("link");
+    }
+    let server = Server::start(file.clone(), Vec::new());
+    let (ended, bytes, whole) =
+        download_in(folder.path(), &server, (Updater::Parts, 2), ALL, settings());
+    assert_eq!(ended, Ok(()));
+    assert!(whole && bytes == *file);
+    assert_eq!(fs::read(at("victim")).expect("victim"), b"precious");
+}
+
+/// A power cut may leave zeros where the last bytes were written and not synced.
+#[test]
+fn a_torn_tail_is_doubted_where_nothing_proves_the_whole() {
+    use std::os::unix::fs::FileExt as _;
+    let file = file(LARGE);
+    let cut = PART as usize + 900_000;
+    let hasty = DownloadSettings {
+        max_disconnects: 1,
+        ..settings()
+    };
+    for checksum in [false, true] {
+        let told = Told {
+            size: true,
+            checksum,
+        };
+        let folder = tempfile::tempdir().expect("folder");
+        let strategy = (Updater::Caching, 1);
+        let moods = vec![Mood::Cut(cut), Mood::Cut(0)];
+        let server = Server::start(file.clone(), moods);
+        let (ended, ..) = download_in(folder.path(), &server, strategy, told, hasty);
+        assert!(ended.is_err(), "{ended:?}");
+        let partial = folder.path().join("cache/new.partial");
+        let kept = fs::OpenOptions::new()
+            .write(true)
+            .open(partial)
+            .expect("partial");
+        assert_eq!(kept.metadata().expect("partial").len(), cut as u64);
+        kept.write_all_at(&[0; 4096], cut as u64 - 4096)
+            .expect("torn");
+        let (ended, bytes, whole) = download_in(folder.path(), &server, strategy, told, settings());
+        assert_eq!(ended, Ok(()), "{checksum}");
+        assert!(whole && bytes == *file, "{checksum}");
+    }
+}
+
+#[test]
+fn a_whole_file_is_not_doubted_over_a_restart() {
+    let file = file(LARGE);
+    let told = Told {
+        size: true,
+        checksum: false,
+    };
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(file.clone(), Vec::new());
+    for _ in 0..2 {
+        let (ended, bytes, whole) = download_in(
+            folder.path(),
+            &server,
+            (Updater::Caching, 1),
+            told,
+            settings(),
+        );
+        assert_eq!(ended, Ok(()));
+        assert!(whole && bytes == *file);
+    }
+    assert_eq!(server.retry_numbers().len(), 1, "fetched once");
+    // Behind a note that nothing was written to since, it would be.
+    let kept = fs::OpenOptions::new()
+        .write(true)
+        .open(folder.path().join("cache/new.partial"));
+    let kept = kept.expect("partial");
+    std::os::unix::fs::FileExt::write_all_at(&kept, b"torn", LARGE as u64 - 4).expect("torn");
+    let (ended, bytes, whole) = download_in(
+        folder.path(),
+        &server,
+        (Updater::Caching, 1),
+        told,
+        settings(),
+    );
+    assert_eq!(ended, Ok(()));
+    assert!(whole && bytes == *file);
+    assert_eq!(server.retry_numbers().len(), 2);
 }

@@ -400,9 +400,10 @@ fn success_counts_only_once_everything_was_fed_and_proven() {
     let result = bench.run(|filler| send(&filler, chunks()));
     assert_eq!(result, Err("fwup error: cancelled".to_owned()));
     assert!(!bench.path("data/update").exists());
-    let bench = Bench::fwup(&format!("echo run >> runs; {ok}"));
+    let bench = Bench::fwup(&format!("{ok}; echo run >> runs"));
     let result = bench.run(|filler| {
         send(&filler, chunks());
+        bench.wait_for("runs", "run\n");
         send(&filler, [Feed::Restart]);
         send(&filler, chunks());
         send(&filler, [Feed::End]);
@@ -421,10 +422,11 @@ fn an_unproven_file_that_is_not_good_is_not_kept() {
         (Bench::fwup(&verifies(OK, bad)), true, true),
         (Bench::program("[ $1 != begin ]"), false, false),
         (Bench::program("[ $1 != finish ]"), false, false),
+        (Bench::program("[ $1 = abort ] || kill -9 $$"), false, true),
         (Bench::program("[ $1 != begin ]"), true, true),
     ] {
-        bench.take(bench.file(proven)).unwrap_err();
-        assert_eq!(bench.path("firmware").exists(), kept, "{proven}");
+        let failed = bench.take(bench.file(proven)).unwrap_err();
+        assert_eq!(bench.path("firmware").exists(), kept, "{proven} {failed}");
     }
     // What cannot even be asked has not said no.
     let mut bench = Bench::fwup("");
