@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
@@ -52,6 +53,7 @@ pub fn run(offer: &Offer, settings: &CacheSettings, means: &Means) -> Result<(),
         is_spoilt: false,
         plan,
         folder,
+        begun: Instant::now(),
     };
     let ended = parts.run();
     if parts.is_spoilt {
@@ -94,6 +96,7 @@ struct Parts<'a> {
     wrong: usize,
     /// The disk took no more.
     is_spoilt: bool,
+    begun: Instant,
 }
 
 impl Parts<'_> {
@@ -157,8 +160,9 @@ impl Parts<'_> {
     fn fetch(&mut self) -> Result<(), Failure> {
         let most = self.settings.concurrent_parts;
         let progress = Progress::new(self.means.tell, self.offer.size, self.held_bytes());
-        let fetcher = Fetcher::new(self.means, &progress, most as u64);
-        let mut patience = Patience::new(self.means.settings, self.held_bytes());
+        let patience = Patience::new(self.means.settings, self.held_bytes());
+        let mut patience = patience.since(self.begun);
+        let fetcher = Fetcher::new(self.means, &progress, most as u64, patience.ends());
         let mut url = self.offer.url.clone();
         // One connection from the start of the file is all that a server without ranges can.
         let mut ranged = true;
@@ -185,7 +189,7 @@ impl Parts<'_> {
                 Ok(()) => patience.retries += u32::from(self.wrong > 0),
                 Err(Ended::Final(failure)) => return Err(failure),
                 Err(Ended::Refused(reason)) => {
-                    url = self.means.fresh_url(reason)?;
+                    url = self.means.fresh_url(reason, patience.ends())?;
                     patience.retries += 1;
                 }
                 Err(Ended::WithoutRange(reason)) => {
