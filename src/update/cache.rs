@@ -47,7 +47,7 @@ const ARCHIVE: Words = Words {
     max_setting: "NERVES_HUB_ARCHIVE_MAX",
     detour: "",
     partial: "download",
-    endings: &[".download", ".facts", ".sums"],
+    endings: &[".download", ".facts", ".sums", ".doubt"],
 };
 
 /// A folder to keep files in.
@@ -204,6 +204,11 @@ impl Names {
     /// What is known about the file: size, checksum, validators.
     pub fn facts(&self) -> PathBuf {
         self.named("facts")
+    }
+
+    /// It was found to be bad, once.
+    pub fn doubt(&self) -> PathBuf {
+        self.named("doubt")
     }
 
     /// SHA-256 of each whole part that is safely on the disk.
