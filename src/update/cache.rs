@@ -67,13 +67,9 @@ impl Shelf {
     pub fn make_sure_of_room(&self, size: u64, missing: u64) -> Result<(), Failure> {
         self.allows(size).map_err(Failure::Failed)?;
         // Where the system cannot tell, the writes will.
-        let Ok(space) = statvfs(&self.folder) else {
+        let Some(free) = free(&self.folder) else {
             return Ok(());
         };
-        // Of types that differ between machines.
-        #[allow(clippy::useless_conversion)]
-        let free =
-            u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size()));
         if free < missing.saturating_add(MARGIN) {
             let folder = self.folder.display();
             return Err(Failure::Failed(format!(
@@ -229,6 +225,18 @@ impl Names {
         name.strip_prefix(&self.uuid)
             .is_some_and(|rest| rest.starts_with('.'))
     }
+}
+
+/// Bytes for the taking on the file system that a folder is on.
+pub fn free(folder: &Path) -> Option<u64> {
+    let space = statvfs(folder).ok()?;
+    // Of types that differ between machines.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, size) = (
+        u64::from(space.blocks_available()),
+        u64::from(space.fragment_size()),
+    );
+    Some(blocks.saturating_mul(size))
 }
 
 /// Makes the folder and removes what every other download left in it.
