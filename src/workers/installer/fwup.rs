@@ -14,6 +14,8 @@ use crate::update::feed::{Drain, Feed};
 
 /// The process's name in the log.
 const NAME: &str = "fwup";
+/// Far more than a zip's directory has, which is what follows its last file.
+const DIRECTORY: usize = 1024 * 1024;
 
 /// One attempt, from the first piece to fwup's end.
 pub(super) fn install(
@@ -56,9 +58,15 @@ fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, P
 /// fwup need not read what follows the last file, but only at the feed's end is all of it
 /// proven.
 fn see_the_end(feed: &Drain, cancel: &Cancel) -> Result<Outcome, Problem> {
+    let mut left = DIRECTORY;
     loop {
         match feed.next(cancel) {
-            Some(Feed::Chunk(chunk)) => feed.give_back(chunk),
+            Some(Feed::Chunk(chunk)) => {
+                left = left
+                    .checked_sub(chunk.payload().len())
+                    .ok_or(Problem::Unread)?;
+                feed.give_back(chunk);
+            }
             Some(Feed::Restart) => return Ok(Outcome::StartOver),
             Some(Feed::End) => return Ok(Outcome::Installed),
             Some(Feed::File { .. }) | None => return Err(Problem::Cancelled),

@@ -239,7 +239,9 @@ fn the_real_fwup_takes_a_file() {
     };
     let mut bench = Bench::fwup("");
     bench.settings.path = fwup;
-    let path = data.join("small-2.0.1.fw");
+    // An unproven file that is not good is removed.
+    let path = bench.path("firmware");
+    std::fs::copy(data.join("small-2.0.1.fw"), &path).unwrap();
     for proven in [true, false] {
         std::fs::write(bench.path("disk"), "").unwrap();
         bench.order.public_keys = key("signing-key.pub");
@@ -253,6 +255,7 @@ fn the_real_fwup_takes_a_file() {
         let result = bench.take(Feed::File { path, proven }).unwrap_err();
         assert!(result.contains("digital signature"), "{result}");
     }
+    assert!(!path.exists());
 }
 
 #[test]
@@ -410,6 +413,13 @@ fn success_counts_only_once_everything_was_fed_and_proven() {
     });
     assert_eq!(result, Ok(()));
     assert_eq!(bench.read("runs"), "run\nrun\n");
+    // Nor does what can have been no more than looked at.
+    let result = Bench::fwup(OK).run(|filler| {
+        let never = Cancel::new().unwrap();
+        while filler.send(full_chunk(), &never) {}
+    });
+    let reason = "fwup error: ended before it had read the whole firmware";
+    assert_eq!(result, Err(reason.to_owned()));
 }
 
 #[test]
