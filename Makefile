@@ -46,11 +46,12 @@ check: ## check formatting, lints, tests, documentation and scripts
 	RUSTDOCFLAGS="-D warnings" $(cargo) doc --no-deps --package nerveshub-agent
 	@$(MAKE) --no-print-directory test
 	@scripts/test-init
+	@scripts/test-install
 
 size: ## measure the release binary against its budget of 2.0 MiB
 	@scripts/size-report
 
-install: ## install binary, start script and settings (DESTDIR=, INIT=, BINARY=)
+install: ## install binary, start script, settings and examples (DESTDIR=, INIT=, BINARY=)
 	@DESTDIR="$(DESTDIR)" INIT="$(INIT)" BINARY="$(BINARY)" scripts/install
 
 clean: ## remove what was built

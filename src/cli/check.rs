@@ -1,9 +1,11 @@
 //! `nerveshub-agent check`: is everything there that the agent needs?
 //!
-//! Owns the list of findings; those about the installer are in `installer`. Opens nothing for writing, contacts nobody; runs only what
+//! Owns the list of findings; those about the installer are in `installer`, those about
+//! folders in `folders`. Opens nothing for writing, contacts nobody; runs only what
 //! the agent itself would run to learn about the device (fwup's version, the identifier
 //! and metadata commands).
 
+mod folders;
 mod installer;
 
 use std::ffi::{OsStr, OsString};
@@ -70,7 +72,7 @@ fn examine(report: &mut Report, config: &Config, path: &OsStr) {
     check_credentials(report, config, &values);
     check_ca(report, &config.tls);
     installer::examine(report, config, &firmware, path);
-    check_data_path(report, &config.data_path);
+    folders::examine(report, config);
     check_reboot(report, &config.reboot_command, path);
 }
 
@@ -235,34 +237,6 @@ fn find_program(program: &Path, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|folder| folder.join(program))
         .find(|file| runnable(file))
-}
-
-fn check_data_path(report: &mut Report, path: &Path) {
-    let usable = AccessFlags::W_OK | AccessFlags::X_OK;
-    // The end of a relative path's ancestors is the empty path.
-    let here = |folder| {
-        if folder == Path::new("") {
-            Path::new(".")
-        } else {
-            folder
-        }
-    };
-    let existing = path.ancestors().map(here).find(|folder| folder.exists());
-    let shown = path.display();
-    match existing {
-        Some(folder) if !folder.is_dir() => {
-            report.error("data path", format!("{} is not a folder", folder.display()));
-        }
-        Some(folder) if access(folder, usable).is_err() => report.error(
-            "data path",
-            format!(
-                "{} may not be written by this user; change it or NERVES_HUB_DATA_PATH",
-                folder.display()
-            ),
-        ),
-        Some(folder) if folder == path => report.ok("data path", format!("{shown} is writable")),
-        _ => report.ok("data path", format!("{shown} can be created")),
-    }
 }
 
 fn check_reboot(report: &mut Report, text: &str, path: &OsStr) {

@@ -42,6 +42,8 @@ fn config(r: &mut Reader) -> Config {
     let allow_insecure = r.flag(setting!("NERVES_HUB_ALLOW_INSECURE")) == Some(true);
     let connect = r.flag(setting!("NERVES_HUB_CONNECT")) != Some(false);
     let data_path = r.path(setting!("NERVES_HUB_DATA_PATH")).unwrap_or_default();
+    let (cache, archives) = (cache(r, &data_path), archives(r, &data_path));
+    keep_apart(r, &cache, &archives);
     Config {
         host: host(r, connect, allow_insecure),
         connect,
@@ -52,8 +54,8 @@ fn config(r: &mut Reader) -> Config {
         proxy: proxy(r),
         fwup: fwup(r),
         download: download(r),
-        cache: cache(r, &data_path),
-        archives: archives(r, &data_path),
+        cache,
+        archives,
         persist_public_keys: r.flag(setting!("NERVES_HUB_PERSIST_PUBLIC_KEYS")) == Some(true),
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
@@ -289,6 +291,24 @@ fn cache(r: &mut Reader, data_path: &Path) -> CacheSettings {
         part_attempts: r.integer(setting!("NERVES_HUB_MAX_PART_ATTEMPTS")) as u32,
         concurrent_parts: r.integer(setting!("NERVES_HUB_MAX_CONCURRENT_PARTS")) as usize,
     }
+}
+
+/// Each tidies its own folder, and both use some of the same names.
+fn keep_apart(r: &mut Reader, cache: &CacheSettings, archives: &ArchiveSettings) {
+    let both = cache.strategy != Strategy::Streaming && archives.policy == ArchivePolicy::Download;
+    if !both || cache.folder != archives.folder {
+        return;
+    }
+    // Their defaults differ, so one is given.
+    let cache = setting!("NERVES_HUB_CACHE_DIR");
+    let (given, what) = match r.given(cache) {
+        Some(_) => (cache, "is the archives' folder, too"),
+        None => (
+            setting!("NERVES_HUB_ARCHIVE_DIR"),
+            "is the folder of firmware, too",
+        ),
+    };
+    r.refuse(given, Problem::new(what, "name another one"));
 }
 
 fn trial(r: &mut Reader) -> TrialSettings {

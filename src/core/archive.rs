@@ -37,7 +37,7 @@ pub struct Archives {
     last_job: u64,
     /// Nothing is to be done about these any more.
     handled: Vec<String>,
-    /// Refused for good reasons in this run.
+    /// Refused for good reasons in this run, with the keys in use.
     refused: Vec<String>,
     /// The archive the numbers below are about.
     current: String,
@@ -257,6 +257,15 @@ impl Core {
         // With an update in hand it is asked for later, when this URL has failed once more.
         if !self.is_update_in_hand() {
             self.rejoin_now();
+        }
+    }
+
+    /// What was refused with other keys may be good with these, when the hub sends it again.
+    pub(super) fn reconsider_archives(&mut self, before: &[String]) {
+        let keys = self.archive_keys();
+        let is_same = keys.len() == before.len() && keys.iter().all(|key| before.contains(key));
+        if !is_same {
+            self.archives.refused.clear();
         }
     }
 

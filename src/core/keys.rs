@@ -95,7 +95,9 @@ impl Core {
         if !is_usable("firmware", &keys, asked, held) {
             return;
         }
+        let before = self.archive_keys();
         self.ring.hub.firmware = keys;
+        self.reconsider_archives(&before);
         self.timers.cancel(Timer::Keys);
         self.keep_keys();
         self.on_keys_settled();
@@ -106,7 +108,9 @@ impl Core {
         if !is_usable("archive", &keys, asked, held) {
             return;
         }
+        let before = self.archive_keys();
         self.ring.hub.archive = keys;
+        self.reconsider_archives(&before);
         self.timers.cancel(Timer::ArchiveKeys);
         self.keep_keys();
     }

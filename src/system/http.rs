@@ -54,13 +54,22 @@ impl Cancel {
     }
 }
 
+/// How long a client waits for its servers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For each byte or piece of work.
+    pub idle: Duration,
+    /// For everything.
+    pub ends: Instant,
+}
+
 /// A client for one download.
 ///
 /// Statuses are answers, not errors; redirects are followed; nothing is retried and no
 /// connection is kept.
 pub fn client(
     dialer: Arc<Dialer>,
-    idle: Duration,
+    limits: Limits,
     allow_insecure: bool,
     cancel: Cancel,
 ) -> ureq::Agent {
@@ -75,7 +84,7 @@ pub fn client(
         .build();
     let connector = Dial {
         dialer,
-        idle,
+        limits,
         allow_insecure,
         cancel,
     };
@@ -90,7 +99,7 @@ pub fn without_query(url: &str) -> &str {
 #[derive(Debug)]
 struct Dial {
     dialer: Arc<Dialer>,
-    idle: Duration,
+    limits: Limits,
     allow_insecure: bool,
     cancel: Cancel,
 }
@@ -113,19 +122,23 @@ impl Connector<()> for Dial {
                 text,
             )));
         }
+        let left = self.limits.ends.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::Io(io::ErrorKind::TimedOut.into()));
+        }
         let port = details
             .uri
             .port_u16()
             .unwrap_or(if secure { 443 } else { 80 });
         let stream = self
             .dialer
-            .dial(host, port, secure, None, &self.cancel.waker)
+            .dial(host, port, secure, Some(left), &self.cancel.waker)
             .map_err(|error| Error::Io(io::Error::other(error.text)))?;
         let buffers = LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER);
         Ok(Some(Wire {
             stream,
             buffers,
-            idle: self.idle,
+            limits: self.limits,
             cancel: self.cancel.clone(),
         }))
     }
@@ -143,7 +156,7 @@ fn is_loopback(host: &str) -> bool {
 struct Wire {
     stream: Stream,
     buffers: LazyBuffers,
-    idle: Duration,
+    limits: Limits,
     cancel: Cancel,
 }
 
@@ -158,13 +171,17 @@ impl Wire {
         if self.cancel.is_cancelled() {
             return Err(Error::Io(io::ErrorKind::Interrupted.into()));
         }
-        Ok(Instant::now() + self.idle)
+        let now = Instant::now();
+        if now >= self.limits.ends {
+            return Err(Error::Io(io::ErrorKind::TimedOut.into()));
+        }
+        Ok(self.limits.ends.min(now + self.limits.idle))
     }
 
     fn explain(&self, error: io::Error) -> Error {
         Error::Io(match error.kind() {
             io::ErrorKind::TimedOut => {
-                let text = format!("no data for {} s", self.idle.as_secs_f64());
+                let text = format!("no data for {} s", self.limits.idle.as_secs_f64());
                 io::Error::new(io::ErrorKind::TimedOut, text)
             }
             // ureq would take these for the end of a body without a length, and half a file

@@ -1,7 +1,8 @@
 //! Gets an archive's file from its URL to its place, resuming what an earlier run left.
 //!
-//! Owns the files: `UUID.download` while it is not verified, `UUID.fw` afterwards. Whether
-//! it is any good is for others to say.
+//! Owns the files: `UUID.download` while it is not verified, `UUID.fw` afterwards, and
+//! `UUID.doubt` once it was found to be bad for the first time. Whether it is any good is
+//! for others to say.
 
 use std::fs;
 use std::sync::{Arc, OnceLock};
@@ -14,8 +15,12 @@ use super::store::{self, Wanted};
 use crate::config::{ArchiveSettings, DownloadSettings};
 use crate::core::event::{ArchiveEnd, InstallEvent};
 use crate::system::dial::Dialer;
+use crate::system::durable;
 use crate::system::http::Cancel;
 use crate::wire::Archive;
+
+/// Most bytes of the note of a first no: some public keys.
+const DOUBT_MAX: usize = 64 * 1024;
 
 /// How files are fetched.
 pub struct Ways {
@@ -61,7 +66,6 @@ pub fn fetch(
         size: archive.size,
         checksum: None,
         partials: &[],
-        doubts_tail: true,
     };
     let fetched = store::keep(wanted, names, &means);
     match fetched {
@@ -95,7 +99,41 @@ pub fn place(names: &Names) -> Result<(), ArchiveEnd> {
 /// # Errors
 /// The system's.
 pub fn discard(names: &Names) -> Result<(), ArchiveEnd> {
-    store::remove(names).map_err(failed)
+    store::remove(names).map_err(failed)?;
+    trust(names)
+}
+
+/// Removes a file that is no good any more.
+///
+/// # Errors
+/// The system's.
+pub fn remove_placed(names: &Names) -> Result<(), ArchiveEnd> {
+    names.shelf.remove(&names.placed()).map_err(failed)?;
+    trust(names)
+}
+
+/// Whether the file was found to be bad before, by these keys.
+pub fn is_doubted(names: &Names, keys: &str) -> bool {
+    let noted = durable::read(&names.doubt(), DOUBT_MAX).ok().flatten();
+    noted.is_some_and(|noted| noted == keys.as_bytes())
+}
+
+/// Notes that it was.
+///
+/// # Errors
+/// The system's.
+pub fn doubt(names: &Names, keys: &str) -> Result<(), ArchiveEnd> {
+    let path = names.doubt();
+    durable::write(&path, keys.as_bytes())
+        .map_err(|error| failed(names.shelf.unusable("write", &path, &error)))
+}
+
+/// Takes that back.
+///
+/// # Errors
+/// The system's.
+pub fn trust(names: &Names) -> Result<(), ArchiveEnd> {
+    names.shelf.remove(&names.doubt()).map_err(failed)
 }
 
 /// Removes earlier archives: only the newest is kept.
@@ -103,7 +141,7 @@ pub fn tidy<'a>(settings: &ArchiveSettings, earlier: impl Iterator<Item = &'a st
     for uuid in earlier {
         let names = Names::of_archive(settings, uuid);
         let path = names.placed();
-        if path.exists() {
+        if fs::symlink_metadata(&path).is_ok() {
             log::info!("removing {}: a newer archive is here", path.display());
             if let Err(Failure::Failed(reason)) = names.shelf.remove(&path) {
                 // Tried again with the next archive.
@@ -113,7 +151,8 @@ pub fn tidy<'a>(settings: &ArchiveSettings, earlier: impl Iterator<Item = &'a st
     }
 }
 
-fn failed(failure: Failure) -> ArchiveEnd {
+/// A failure of the folder's, as the worker's.
+pub fn failed(failure: Failure) -> ArchiveEnd {
     match failure {
         Failure::Failed(reason) => ArchiveEnd::Failed(reason),
         Failure::Abandoned => ArchiveEnd::Cancelled,

@@ -13,6 +13,7 @@ use nix::sys::statvfs::statvfs;
 use super::patience::Failure;
 use crate::config::{ArchiveSettings, CacheSettings};
 use crate::system::durable;
+use crate::wire::is_uuid;
 
 /// Room that must be left beside a download, in bytes.
 const MARGIN: u64 = 256 * 1024;
@@ -46,7 +47,7 @@ const ARCHIVE: Words = Words {
     max_setting: "NERVES_HUB_ARCHIVE_MAX",
     detour: "",
     partial: "download",
-    endings: &[".download", ".facts", ".sums"],
+    endings: &[".download", ".facts", ".sums", ".doubt"],
 };
 
 /// A folder to keep files in.
@@ -66,13 +67,9 @@ impl Shelf {
     pub fn make_sure_of_room(&self, size: u64, missing: u64) -> Result<(), Failure> {
         self.allows(size).map_err(Failure::Failed)?;
         // Where the system cannot tell, the writes will.
-        let Ok(space) = statvfs(&self.folder) else {
+        let Some(free) = free(&self.folder) else {
             return Ok(());
         };
-        // Of types that differ between machines.
-        #[allow(clippy::useless_conversion)]
-        let free =
-            u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size()));
         if free < missing.saturating_add(MARGIN) {
             let folder = self.folder.display();
             return Err(Failure::Failed(format!(
@@ -117,6 +114,17 @@ impl Shelf {
         remove_all(path).map_err(|error| self.unusable("remove", path, &error))
     }
 
+    /// Removes what is there instead of a regular file: nothing of ours.
+    ///
+    /// # Errors
+    /// It stays.
+    pub fn clear_way(&self, path: &Path) -> Result<(), Failure> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.is_file() => self.remove(path),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes what was created in or removed from the folder last.
     ///
     /// # Errors
@@ -139,7 +147,11 @@ impl Words {
     /// Anything else in the folder is somebody else's.
     fn is_ours(&self, name: &str) -> bool {
         let name = name.strip_suffix(".new").unwrap_or(name);
-        self.endings.iter().any(|kind| name.ends_with(kind))
+        let mut stems = self
+            .endings
+            .iter()
+            .filter_map(|kind| name.strip_suffix(kind));
+        stems.any(is_uuid)
     }
 }
 
@@ -190,6 +202,11 @@ impl Names {
         self.named("facts")
     }
 
+    /// It was found to be bad, once.
+    pub fn doubt(&self) -> PathBuf {
+        self.named("doubt")
+    }
+
     /// SHA-256 of each whole part that is safely on the disk.
     pub fn sums(&self) -> PathBuf {
         self.named("sums")
@@ -210,13 +227,25 @@ impl Names {
     }
 }
 
+/// Bytes for the taking on the file system that a folder is on.
+pub fn free(folder: &Path) -> Option<u64> {
+    let space = statvfs(folder).ok()?;
+    // Of types that differ between machines.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, size) = (
+        u64::from(space.blocks_available()),
+        u64::from(space.fragment_size()),
+    );
+    Some(blocks.saturating_mul(size))
+}
+
 /// Makes the folder and removes what every other download left in it.
 ///
 /// # Errors
 /// The folder cannot be made or read.
 pub fn claim(names: &Names) -> Result<(), Failure> {
     let Shelf { folder, words, .. } = &names.shelf;
-    fs::create_dir_all(folder).map_err(|error| words.unusable("make", folder, &error))?;
+    durable::make_folder(folder).map_err(|error| words.unusable("make", folder, &error))?;
     for name in listed(folder).map_err(|error| words.unusable("read", folder, &error))? {
         if words.is_ours(&name) && !names.owns(&name) {
             let (file, folder) = (words.file, folder.display());
@@ -229,9 +258,13 @@ pub fn claim(names: &Names) -> Result<(), Failure> {
 
 /// Removes what is kept of a firmware that is no longer needed: it runs.
 pub fn forget(settings: &CacheSettings, uuid: &str) {
+    // It comes from the device's metadata, and names files here.
+    if !is_uuid(uuid) {
+        return;
+    }
     let names = Names::new(settings, uuid);
     for path in [names.partial(), names.facts(), names.sums(), names.parts()] {
-        if path.exists() {
+        if fs::symlink_metadata(&path).is_ok() {
             // Left over at worst, until another firmware comes.
             let _ = remove(&path);
         }
@@ -250,6 +283,17 @@ pub fn make_sure_of_room(settings: &CacheSettings, size: u64, missing: u64) -> R
 /// As [`Shelf::unusable`], for firmware.
 pub fn unusable(what: &str, path: &Path, error: &dyn fmt::Display) -> Failure {
     FIRMWARE.unusable(what, path, error)
+}
+
+/// Makes the folder of parts, in place of anything else of its name.
+///
+/// # Errors
+/// The system's.
+pub fn make_parts(folder: &Path) -> Result<(), Failure> {
+    if fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir()) {
+        remove(folder)?;
+    }
+    durable::make_folder(folder).map_err(|error| unusable("make", folder, &error))
 }
 
 /// As [`Shelf::remove`], for firmware.
@@ -300,6 +344,9 @@ mod tests {
             "b.facts",
             "b.facts.new",
             "notes",
+            "my.notes.facts",
+            ".sums",
+            "b.partials",
         ] {
             fs::write(folder.path().join(name), "x").unwrap();
         }
@@ -308,9 +355,16 @@ mod tests {
         claim(&names).unwrap();
         let mut left = listed(folder.path()).unwrap();
         left.sort();
-        assert_eq!(left, ["a-1.partial", "notes"]);
+        let theirs = [".sums", "b.partials", "my.notes.facts", "notes"];
+        assert_eq!(left[1], "a-1.partial");
+        left.remove(1);
+        assert_eq!(left, theirs);
         forget(&settings(folder.path()), "a-1");
-        assert_eq!(listed(folder.path()).unwrap(), ["notes"]);
+        assert_eq!(listed(folder.path()).unwrap().len(), theirs.len());
+        let deep = folder.path().join("deep");
+        fs::create_dir(&deep).unwrap();
+        forget(&settings(&deep), "../my.notes");
+        assert!(folder.path().join("my.notes.facts").exists());
     }
 
     #[test]

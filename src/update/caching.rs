@@ -22,7 +22,6 @@ pub fn run(offer: &Offer, settings: &CacheSettings, means: &Means) -> Result<(),
         size: offer.size,
         checksum: offer.checksum,
         partials: &offer.partials,
-        doubts_tail: false,
     };
     store::keep(wanted, &names, means)?;
     (means.tell)(InstallEvent::Downloaded);

@@ -5,7 +5,11 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+
+use crate::system::http::Cancel;
 
 /// Payload bytes of a full chunk.
 pub const CHUNK: usize = 64 * 1024;
@@ -13,6 +17,10 @@ pub const CHUNK: usize = 64 * 1024;
 pub const HEADER: usize = 4;
 /// Chunks on their way; with [`CHUNK`] this bounds the memory of an update.
 const DEPTH: usize = 4;
+
+/// How often one that waits for the other looks for a cancellation: a thread that panicked
+/// keeps its end of the channel for ever.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// From the download to the installer.
 #[derive(Debug)]
@@ -98,9 +106,16 @@ impl Filler {
         self.empty.try_recv().unwrap_or_default()
     }
 
-    /// Waits for room; false when the installer is gone.
-    pub fn send(&self, feed: Feed) -> bool {
-        self.full.send(feed).is_ok()
+    /// Waits for room; false when the installer is gone, or the update cancelled.
+    pub fn send(&self, mut feed: Feed, cancel: &Cancel) -> bool {
+        loop {
+            match self.full.send_timeout(feed, LOOK_EVERY) {
+                Ok(()) => return true,
+                Err(SendTimeoutError::Timeout(_)) if cancel.is_cancelled() => return false,
+                Err(SendTimeoutError::Timeout(back)) => feed = back,
+                Err(SendTimeoutError::Disconnected(_)) => return false,
+            }
+        }
     }
 }
 
@@ -111,7 +126,18 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// To wait for the next piece.
+    /// Waits for the next piece; `None` when the download is gone, or the update cancelled.
+    pub fn next(&self, cancel: &Cancel) -> Option<Feed> {
+        loop {
+            match self.full.recv_timeout(LOOK_EVERY) {
+                Ok(piece) => return Some(piece),
+                Err(RecvTimeoutError::Timeout) if !cancel.is_cancelled() => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// To wait for the next piece and something else.
     pub fn pieces(&self) -> &Receiver<Feed> {
         &self.full
     }
@@ -134,4 +160,27 @@ pub fn channel() -> (Filler, Drain) {
             empty: give,
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_is_parked_does_not_hold_the_other_once_it_is_cancelled() {
+        let (filler, drain) = channel();
+        let cancel = Cancel::new().expect("waker");
+        for _ in 0..DEPTH {
+            assert!(filler.send(Feed::Restart, &cancel));
+        }
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| filler.send(Feed::Restart, &cancel));
+            cancel.cancel();
+            assert!(!sender.join().expect("sender"));
+        });
+        for _ in 0..DEPTH {
+            assert!(matches!(drain.next(&cancel), Some(Feed::Restart)));
+        }
+        assert!(drain.next(&cancel).is_none());
+    }
 }

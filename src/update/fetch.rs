@@ -8,19 +8,17 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::feed::Filler;
+use super::pace::Paced;
 use super::patience::{self, Failure, Patience};
 use super::progress::Progress;
 use super::response::{self, Asked, Head, Known, Verdict, judge};
 use crate::config::{DownloadSettings, Secret};
 use crate::core::event::InstallEvent;
 use crate::system::dial::Dialer;
-use crate::system::http::{self, Cancel};
-
-/// Shorter pauses for the rate limit are saved up.
-const SHORT_PAUSE: Duration = Duration::from_millis(5);
+use crate::system::http::{self, Cancel, Limits};
 
 /// What a download needs besides its offer.
 pub struct Means<'a> {
@@ -37,14 +35,29 @@ pub struct Means<'a> {
 impl Means<'_> {
     /// Asks the hub for another URL of the same file, so many bytes of which are here, and
     /// waits for it.
-    pub(super) fn fresh_url(&self, reason: String, held: u64) -> Result<Secret, Failure> {
+    pub(super) fn fresh_url(
+        &self,
+        reason: String,
+        held: u64,
+        ends: Instant,
+    ) -> Result<Secret, Failure> {
         log::warn!("download refused: {reason}; asking the hub for a fresh URL");
-        (self.tell)(InstallEvent::UrlRefused { reason, held });
-        self.fresh_urls.recv().map_err(|_| Failure::Abandoned)
+        (self.tell)(InstallEvent::UrlRefused {
+            reason: reason.clone(),
+            held,
+        });
+        self.fresh_urls
+            .recv_deadline(ends)
+            .map_err(|error| match error {
+                RecvTimeoutError::Disconnected => Failure::Abandoned,
+                RecvTimeoutError::Timeout => {
+                    Failure::Failed(format!("download failed: {reason}, and no fresh URL came"))
+                }
+            })
     }
 
     pub(super) fn send(&self, feed: super::feed::Feed) -> Result<(), Failure> {
-        match self.feed.send(feed) {
+        match self.feed.send(feed, self.cancel) {
             true => Ok(()),
             false => Err(Failure::Abandoned),
         }
@@ -168,6 +181,13 @@ pub(super) struct Request<'a> {
     pub(super) guarded: bool,
 }
 
+/// How long one answer may take.
+pub(super) struct Time {
+    pub(super) until: Instant,
+    /// Its own share of the whole download's.
+    pub(super) limit: Duration,
+}
+
 /// Makes requests.
 pub(super) struct Fetcher<'a> {
     client: ureq::Agent,
@@ -181,7 +201,12 @@ pub(super) struct Fetcher<'a> {
 
 impl<'a> Fetcher<'a> {
     /// `connections` share the rate.
-    pub(super) fn new(means: &'a Means<'a>, progress: &'a Progress<'a>, connections: u64) -> Self {
+    pub(super) fn new(
+        means: &'a Means<'a>,
+        progress: &'a Progress<'a>,
+        connections: u64,
+        ends: Instant,
+    ) -> Self {
         let settings = &means.settings;
         let rate = match settings.rate_limit {
             0 => 0,
@@ -190,13 +215,16 @@ impl<'a> Fetcher<'a> {
         Self {
             client: http::client(
                 means.dialer.clone(),
-                settings.idle_timeout,
+                Limits {
+                    idle: settings.idle_timeout,
+                    ends,
+                },
                 means.allow_insecure,
                 means.cancel.clone(),
             ),
             means,
             progress,
-            ends: Instant::now() + settings.max_timeout,
+            ends,
             rate,
         }
     }
@@ -249,14 +277,16 @@ impl<'a> Fetcher<'a> {
         if learnt {
             sink.on_known(known).map_err(Ended::Final)?;
         }
+        let time = self.time_for(head.content_length.or(known.size));
         let mut body = response.into_body().into_reader();
+        let mut body = Paced::new(&mut body, self.rate, time.until, self.means.cancel);
         if whole && offset > 0 {
             let same = sink.skip_held(&mut body);
-            if !same.map_err(|error| self.broken(offset, &error))? {
+            if !same.map_err(|error| self.broken(offset, &error, &time))? {
                 return Err(start_over(known, sink, "the file changed".to_owned()));
             }
         }
-        self.receive(&mut body, known, sink, head.content_length)
+        self.receive(&mut body, known, sink, &time)
     }
 
     fn receive(
@@ -264,13 +294,9 @@ impl<'a> Fetcher<'a> {
         body: &mut dyn Read,
         known: &Known,
         sink: &mut dyn Sink,
-        length: Option<u64>,
+        time: &Time,
     ) -> Result<(), Ended> {
-        let bytes = length.or(known.size);
-        let limit = patience::attempt_limit(&self.means.settings, self.rate, bytes);
-        let begun = Instant::now();
         let end = [sink.end(), known.size].into_iter().flatten().min();
-        let mut pace = Pace::new(self.rate);
         loop {
             let left = end.map_or(u64::MAX, |end| end.saturating_sub(sink.position()));
             if left == 0 {
@@ -279,7 +305,7 @@ impl<'a> Fetcher<'a> {
             let count = match sink.take(body, left) {
                 Ok(count) => count,
                 Err(TakeError::Network(error)) => {
-                    return Err(self.broken(sink.position(), &error));
+                    return Err(self.broken(sink.position(), &error, time));
                 }
                 Err(TakeError::Own(failure)) => return Err(Ended::Final(failure)),
             };
@@ -292,34 +318,45 @@ impl<'a> Fetcher<'a> {
                 _ => {}
             }
             self.progress.add(count as u64);
-            pace.hold(count as u64, self.means.cancel)
-                .map_err(Ended::Final)?;
-            if let Some(reason) = self.out_of_time(begun, limit) {
-                return Err(failed(reason));
-            }
         }
     }
 
-    /// Why there is no more time, if there is none.
-    pub(super) fn out_of_time(&self, begun: Instant, limit: Duration) -> Option<String> {
-        let now = Instant::now();
-        if now >= self.ends {
-            let limit = self.means.settings.max_timeout;
-            return Some(format!("not finished in {limit:?}"));
+    /// From now on, for an answer of so many bytes.
+    fn time_for(&self, bytes: Option<u64>) -> Time {
+        let limit = patience::attempt_limit(&self.means.settings, self.rate, bytes);
+        Time {
+            until: self.ends.min(Instant::now() + limit),
+            limit,
         }
-        (now >= begun + limit).then(|| format!("too slow: one attempt took longer than {limit:?}"))
     }
 
-    fn broken(&self, at: u64, error: &io::Error) -> Ended {
+    pub(super) fn broken(&self, at: u64, error: &io::Error, time: &Time) -> Ended {
         if self.means.cancel.is_cancelled() {
             return Ended::Final(Failure::Abandoned);
         }
-        again(format!("at byte {at}: {error}"))
+        let limit = time.limit;
+        match self.out_of_time() {
+            Some(ended) => ended,
+            None if Instant::now() >= time.until => {
+                failed(format!("too slow: one attempt took longer than {limit:?}"))
+            }
+            None => again(format!("at byte {at}: {error}")),
+        }
+    }
+
+    /// The end, if the whole download has no more time.
+    fn out_of_time(&self) -> Option<Ended> {
+        let limit = self.means.settings.max_timeout;
+        let is_over = Instant::now() >= self.ends;
+        is_over.then(|| failed(format!("not finished in {limit:?}")))
     }
 
     fn explain(&self, error: ureq::Error) -> Ended {
         if self.means.cancel.is_cancelled() {
             return Ended::Final(Failure::Abandoned);
+        }
+        if let Some(ended) = self.out_of_time() {
+            return ended;
         }
         match error {
             ureq::Error::TooManyRedirects
@@ -344,8 +381,8 @@ pub(super) fn pursue(
     progress: &Progress,
     sink: &mut dyn Sink,
 ) -> Result<(), Failure> {
-    let fetcher = Fetcher::new(means, progress, 1);
     let mut patience = Patience::new(means.settings, sink.position());
+    let fetcher = Fetcher::new(means, progress, 1, patience.ends());
     let mut url = url.clone();
     let mut ranged = true;
     loop {
@@ -372,7 +409,7 @@ pub(super) fn pursue(
             },
             Err(Ended::Final(failure)) => return Err(failure),
             Err(Ended::Refused(reason)) => {
-                url = means.fresh_url(reason, sink.position())?;
+                url = means.fresh_url(reason, sink.position(), patience.ends())?;
                 patience.retries += 1;
             }
             Err(Ended::WithoutRange(reason)) => {
@@ -418,32 +455,6 @@ fn remember(known: &mut Known, offset: u64, head: &Head) -> bool {
         };
     }
     offset == 0
-}
-
-/// Keeps to a rate; short bursts are averaged out.
-struct Pace {
-    rate: u64,
-    due: Instant,
-}
-
-impl Pace {
-    fn new(rate: u64) -> Self {
-        let due = Instant::now();
-        Self { rate, due }
-    }
-
-    fn hold(&mut self, count: u64, cancel: &Cancel) -> Result<(), Failure> {
-        if self.rate == 0 {
-            return Ok(());
-        }
-        let now = Instant::now();
-        // Time lost to a slow link or flash is not made up for.
-        self.due = self.due.max(now) + Duration::from_micros(count * 1_000_000 / self.rate);
-        match self.due.saturating_duration_since(now) {
-            pause if pause >= SHORT_PAUSE => patience::sleep(pause, cancel),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// ureq names the URL in some errors; its query must not get into a log.

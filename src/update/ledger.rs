@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::core::archive::REMEMBERED;
 use crate::system::durable;
+use crate::wire::is_uuid;
 
 const FILE: &str = "archives.json";
 const MAX_BYTES: usize = 64 * 1024;
@@ -115,8 +116,10 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
     let whole: Value = serde_json::from_slice(&bytes)?;
     let list = whole["archives"].as_array();
     let entries = list.into_iter().flatten().filter_map(|entry| {
+        // It names files.
+        let uuid = entry["uuid"].as_str().filter(|uuid| is_uuid(uuid))?;
         Some(Entry {
-            uuid: entry["uuid"].as_str()?.to_owned(),
+            uuid: uuid.to_owned(),
             starts: entry["starts"].as_u64().unwrap_or(0),
             is_told: entry["told"] == true,
         })
@@ -157,7 +160,12 @@ mod tests {
         }
         let handled = Ledger::open(folder.path()).handled();
         assert_eq!((handled.len(), handled[0].as_str()), (REMEMBERED, "a-1"));
-        for nonsense in ["", "{", "[]", r#"{"archives":[7,{"uuid":1}]}"#] {
+        for nonsense in [
+            "",
+            "{",
+            "[]",
+            r#"{"archives":[7,{"uuid":1},{"uuid":"../x","told":true}]}"#,
+        ] {
             std::fs::write(folder.path().join(FILE), nonsense).unwrap();
             assert_eq!(Ledger::open(folder.path()).handled(), [""; 0]);
         }

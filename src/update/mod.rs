@@ -1,7 +1,8 @@
 //! From an offer to bytes in the installer.
 //!
 //! * [`response`] decides what an HTTP answer means for a download in progress. Pure.
-//! * [`fetch`] makes the requests; [`patience`] counts attempts and time.
+//! * [`fetch`] makes the requests; [`patience`] counts attempts and time, `pace` keeps to a
+//!   rate.
 //! * [`journal`] is what an update must not forget when the agent dies.
 //! * [`feed`] is the bounded way from the download to the installer.
 //! * [`streaming`], [`caching`] and [`parts`] are the strategies: where the bytes go, and
@@ -17,6 +18,7 @@ pub mod feed;
 pub mod fetch;
 pub mod journal;
 pub mod ledger;
+mod pace;
 pub mod parts;
 pub mod patience;
 pub mod plan;

@@ -7,10 +7,11 @@
 
 mod run;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
@@ -25,7 +26,7 @@ use super::response::Known;
 use super::streaming::{checksum_mismatch, is_wrong};
 use crate::config::CacheSettings;
 use crate::core::event::InstallEvent;
-use crate::system::thread;
+use crate::system::{durable, thread};
 use crate::wire::Offer;
 use run::{Run, Unfinished};
 
@@ -41,7 +42,7 @@ pub fn run(offer: &Offer, settings: &CacheSettings, means: &Means) -> Result<(),
     let names = Names::new(settings, &offer.uuid);
     cache::claim(&names)?;
     let folder = names.parts();
-    fs::create_dir_all(&folder).map_err(|error| cache::unusable("make", &folder, &error))?;
+    cache::make_parts(&folder)?;
     let mut parts = Parts {
         offer,
         settings,
@@ -52,6 +53,7 @@ pub fn run(offer: &Offer, settings: &CacheSettings, means: &Means) -> Result<(),
         is_spoilt: false,
         plan,
         folder,
+        begun: Instant::now(),
     };
     let ended = parts.run();
     if parts.is_spoilt {
@@ -94,6 +96,7 @@ struct Parts<'a> {
     wrong: usize,
     /// The disk took no more.
     is_spoilt: bool,
+    begun: Instant,
 }
 
 impl Parts<'_> {
@@ -137,7 +140,7 @@ impl Parts<'_> {
         let length = self.plan.length(part);
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; CHUNK];
-        let whole = File::open(run::path_of(&self.folder, part)).and_then(|mut file| {
+        let whole = open(&run::path_of(&self.folder, part)).and_then(|mut file| {
             fetch::read_off(&mut file, length, &mut buffer, |bytes| {
                 hasher.update(bytes);
                 see(bytes);
@@ -157,8 +160,9 @@ impl Parts<'_> {
     fn fetch(&mut self) -> Result<(), Failure> {
         let most = self.settings.concurrent_parts;
         let progress = Progress::new(self.means.tell, self.offer.size, self.held_bytes());
-        let fetcher = Fetcher::new(self.means, &progress, most as u64);
-        let mut patience = Patience::new(self.means.settings, self.held_bytes());
+        let patience = Patience::new(self.means.settings, self.held_bytes());
+        let mut patience = patience.since(self.begun);
+        let fetcher = Fetcher::new(self.means, &progress, most as u64, patience.ends());
         let mut url = self.offer.url.clone();
         // One connection from the start of the file is all that a server without ranges can.
         let mut ranged = true;
@@ -185,7 +189,9 @@ impl Parts<'_> {
                 Ok(()) => patience.retries += u32::from(self.wrong > 0),
                 Err(Ended::Final(failure)) => return Err(failure),
                 Err(Ended::Refused(reason)) => {
-                    url = self.means.fresh_url(reason, self.held_bytes())?;
+                    url = self
+                        .means
+                        .fresh_url(reason, self.held_bytes(), patience.ends())?;
                     patience.retries += 1;
                 }
                 Err(Ended::WithoutRange(reason)) => {
@@ -292,7 +298,7 @@ impl Parts<'_> {
         for part in 0..self.plan.parts() {
             let path = run::path_of(&self.folder, part);
             let unreadable = |error: io::Error| cache::unusable("read", &path, &error);
-            let mut file = File::open(&path).map_err(unreadable)?;
+            let mut file = open(&path).map_err(unreadable)?;
             let mut left = self.plan.length(part);
             while left > 0 {
                 if chunk.room() == 0 {
@@ -310,6 +316,10 @@ impl Parts<'_> {
         self.means.send(Feed::Chunk(chunk))?;
         self.means.send(Feed::End)
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    durable::open(path, OpenOptions::new().read(true))
 }
 
 /// Of two connections' ends, the one that decides what comes next.

@@ -46,6 +46,19 @@ impl Patience {
         }
     }
 
+    /// For a download that began earlier.
+    pub(super) fn since(self, then: Instant) -> Self {
+        Self {
+            started: then,
+            ..self
+        }
+    }
+
+    /// The whole download's last moment.
+    pub(super) fn ends(&self) -> Instant {
+        self.started + self.settings.max_timeout
+    }
+
     /// An attempt has ended with this many bytes held.
     pub(super) fn note_progress(&mut self, held: u64) {
         let progress = held > self.furthest;

@@ -1,13 +1,14 @@
 //! One file on disk that grows by downloading: kept over crashes, reboots and power cuts.
 //!
-//! After each whole part its bytes are synced and then its SHA-256 is noted beside it, so
-//! that a restart can tell what a power cut has torn; a tail that was not synced is used,
-//! but is the first to be thrown away when the whole turns out wrong (or at once, where
-//! nothing tells the whole's checksum). What the file is for is the caller's.
+//! After each whole part, and at the file's end, its bytes are synced and then the part's
+//! SHA-256 is noted beside it, so that a restart can tell what a power cut has torn. A tail
+//! that was not noted is used, but is the first to be thrown away when the whole turns out
+//! wrong; at once, where nothing tells the whole's checksum. What the file is for is the
+//! caller's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -33,13 +34,11 @@ const FACTS: usize = 4096;
 pub(super) struct Wanted<'a> {
     pub url: &'a Secret,
     pub size: Option<u64>,
-    /// SHA-256 of the whole file.
+    /// SHA-256 of the whole file. Without one, bytes that a power cut may have torn are
+    /// fetched again at once: nothing here would tell that the whole is wrong.
     pub checksum: Option<[u8; 32]>,
     /// SHA-256 of each [`PART`] bytes, or none.
     pub partials: &'a [[u8; 32]],
-    /// Bytes that a power cut may have torn are fetched again at once: nothing here would
-    /// tell that the whole is wrong.
-    pub doubts_tail: bool,
 }
 
 /// Fetches what is missing of the file; it is whole, proven as far as `wanted` allows,
@@ -100,13 +99,10 @@ impl<'a> Store<'a> {
     fn open(wanted: Wanted<'a>, names: &'a Names) -> Result<(Self, Known), Failure> {
         let known = read_facts(names, &wanted);
         let open = |path: &Path| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(known.is_none())
-                .mode(0o600)
-                .open(path)
+            names.shelf.clear_way(path)?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true);
+            durable::open(path, options.truncate(known.is_none()))
                 .map_err(|error| names.shelf.unusable("open", path, &error))
         };
         let size = wanted.size;
@@ -124,7 +120,7 @@ impl<'a> Store<'a> {
             is_spoilt: false,
         };
         store.take_stock()?;
-        if store.wanted.doubts_tail
+        if store.wanted.checksum.is_none()
             && let Some((at, hasher)) = store.doubt.take()
         {
             store.back_to(at, hasher)?;
@@ -142,14 +138,16 @@ impl<'a> Store<'a> {
         while self.position < length {
             let (begin, before) = (self.position, self.hasher.clone());
             self.read_to((begin + PART).min(length))?;
-            if self.position - begin < PART {
-                self.doubt.get_or_insert((begin, before));
-                return Ok(());
-            }
             let found: [u8; SUM] = self.part_hasher.clone().finalize().into();
             let index = begin / PART;
             let mut noted = [0; SUM];
             let is_noted = self.sums.read_exact_at(&mut noted, index * SUM as u64);
+            if self.position - begin < PART {
+                if is_noted.is_err() || noted != found {
+                    self.doubt.get_or_insert((begin, before));
+                }
+                return Ok(());
+            }
             let offered = self.wanted.partials.get(index as usize);
             let damaged = offered.is_some_and(|offered| *offered != found)
                 || (is_noted.is_ok() && noted != found);
@@ -231,19 +229,17 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The part is safe before its note is: a note never speaks of bytes that may be lost.
     fn note_part(&mut self) -> Result<(), Failure> {
-        let sum: [u8; SUM] = self.part_hasher.finalize_reset().into();
-        let at = (self.position / PART - 1) * SUM as u64;
-        let noted = self
-            .file
-            .sync_data()
-            .and_then(|()| self.sums.write_all_at(&sum, at))
-            .and_then(|()| self.sums.sync_data());
-        if let Err(error) = noted {
-            return Err(self.out_of_room(&error));
-        }
-        Ok(())
+        let sum = self.part_hasher.finalize_reset().into();
+        let noted = self.note(self.position / PART - 1, sum);
+        noted.map_err(|error| self.out_of_room(&error))
+    }
+
+    /// The part is safe before its note is: a note never speaks of bytes that may be lost.
+    fn note(&self, index: u64, sum: [u8; SUM]) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.sums.write_all_at(&sum, index * SUM as u64)?;
+        self.sums.sync_data()
     }
 
     /// A disk that is full or broken: what was kept only takes up its room.
@@ -302,6 +298,13 @@ impl Sink for Store<'_> {
         }
         self.file
             .sync_all()
+            .and_then(|()| match self.position.is_multiple_of(PART) {
+                true => Ok(()),
+                false => self.note(
+                    self.position / PART,
+                    self.part_hasher.clone().finalize().into(),
+                ),
+            })
             .map_err(|error| self.unusable("sync", &error))?;
         self.names.shelf.sync()?;
         Ok(true)

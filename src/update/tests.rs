@@ -1,9 +1,11 @@
 //! Every strategy against a server that misbehaves at random and is good in the end: what
 //! the installer gets is the file, byte by byte.
 
+mod kept;
 mod server;
 
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::feed::{self, Drain, Feed};
-use super::fetch::{Fetcher, Means};
+use super::fetch::{Ended, Fetcher, Means, Time};
 use super::patience::Failure;
 use super::progress::Progress;
 use super::{caching, parts, streaming};
@@ -125,14 +127,25 @@ fn installed(drain: &Drain) -> (Vec<u8>, bool) {
 /// Runs one download to its end: what came of it, and what the installer has got.
 fn download(
     server: &Server,
-    (updater, connections): (Updater, usize),
+    strategy: (Updater, usize),
     told: Told,
     settings: DownloadSettings,
 ) -> (Result<(), Failure>, Vec<u8>, bool) {
     let folder = tempfile::tempdir().expect("folder");
+    download_in(folder.path(), server, strategy, told, settings)
+}
+
+/// The same, keeping what it keeps in this folder.
+fn download_in(
+    folder: &Path,
+    server: &Server,
+    (updater, connections): (Updater, usize),
+    told: Told,
+    settings: DownloadSettings,
+) -> (Result<(), Failure>, Vec<u8>, bool) {
     let cache = CacheSettings {
         strategy: updater,
-        folder: folder.path().join("cache"),
+        folder: folder.join("cache"),
         max: u64::MAX,
         part_attempts: 3,
         concurrent_parts: connections,
@@ -294,26 +307,67 @@ fn another_tag_with_every_answer_ends_all_the_same() {
 #[test]
 fn a_download_that_takes_too_long_says_so() {
     let cuts: Vec<Mood> = (0..10_000).map(|nth| Mood::Cut(nth * 2 + 1)).collect();
-    // Many attempts, or one that goes on and on.
-    for (moods, rate_limit) in [(cuts, 0), (Vec::new(), 50_000)] {
+    let streaming = (Updater::Streaming, 1);
+    // Many attempts; one that goes on and on; one that is never answered; what is held is
+    // read off a slow answer.
+    for (moods, rate_limit, strategy) in [
+        (cuts, 0, streaming),
+        (Vec::new(), 50_000, streaming),
+        (vec![Mood::Silent], 0, streaming),
+        (vec![Mood::Silent], 0, (Updater::Parts, 2)),
+        (vec![Mood::Cut(150_000), Mood::Trickle], 0, streaming),
+        (
+            vec![Mood::Cut(150_000), Mood::Trickle],
+            0,
+            (Updater::Parts, 1),
+        ),
+        (
+            vec![Mood::Cut(150_000), Mood::Whole],
+            200_000,
+            (Updater::Caching, 1),
+        ),
+    ] {
+        let case = format!("{:?} {rate_limit} {strategy:?}", moods.last());
         let server = Server::start(file(SMALL), moods);
         let settings = DownloadSettings {
-            max_timeout: Duration::from_millis(200),
+            max_timeout: Duration::from_millis(800),
             rate_limit,
             ..settings()
         };
-        let (ended, _, whole) = download(&server, (Updater::Streaming, 1), ALL, settings);
-        assert!(!whole);
+        let begin = Instant::now();
+        let (ended, _, whole) = download(&server, strategy, ALL, settings);
+        assert!(!whole, "{case}");
         let Err(Failure::Failed(reason)) = ended else {
-            panic!("{ended:?}");
+            panic!("{case}: {ended:?}");
         };
-        let expected = "download failed: not finished in 200ms";
-        assert!(reason.starts_with(expected), "{reason}");
+        let expected = "download failed: not finished in 800ms";
+        assert!(reason.starts_with(expected), "{case}: {reason}");
+        assert!(begin.elapsed() < Duration::from_secs(3), "{case}");
     }
 }
 
 #[test]
-fn an_attempt_that_is_too_slow_has_a_reason_of_its_own() {
+fn what_is_read_off_counts_for_the_rate() {
+    let file = file(SMALL);
+    let server = Server::start(file.clone(), vec![Mood::Cut(150_000), Mood::Whole]);
+    let settings = DownloadSettings {
+        rate_limit: 200_000,
+        ..settings()
+    };
+    let begin = Instant::now();
+    let (ended, bytes, whole) = download(&server, (Updater::Streaming, 1), ALL, settings);
+    assert_eq!(ended, Ok(()));
+    assert!(whole && bytes == *file);
+    // 150 kB, and then all of the 200 kB.
+    assert!(
+        begin.elapsed() > Duration::from_millis(1600),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_fresh_url_is_not_waited_for_for_ever() {
     let (filler, _drain) = feed::channel();
     let (_urls, fresh_urls) = bounded(1);
     let cancel = Cancel::new().expect("waker");
@@ -326,12 +380,23 @@ fn an_attempt_that_is_too_slow_has_a_reason_of_its_own() {
         tell: &|_| {},
         fresh_urls,
     };
+    let ends = Instant::now() + Duration::from_millis(50);
+    let Err(Failure::Failed(reason)) = means.fresh_url("HTTP 403".to_owned(), 0, ends) else {
+        panic!("no failure");
+    };
+    assert_eq!(reason, "download failed: HTTP 403, and no fresh URL came");
     let progress = Progress::new(means.tell, None, 0);
-    let fetcher = Fetcher::new(&means, &progress, 1);
-    let begun = Instant::now();
+    let minute = Instant::now() + Duration::from_secs(60);
+    let fetcher = Fetcher::new(&means, &progress, 1, minute);
     // The whole download has a minute, and the attempt has had its share.
-    let reason = fetcher.out_of_time(begun, Duration::ZERO);
-    let expected = "too slow: one attempt took longer than 0ns";
-    assert_eq!(reason.as_deref(), Some(expected));
-    assert_eq!(fetcher.out_of_time(begun, Duration::from_secs(30)), None);
+    let time = Time {
+        until: Instant::now(),
+        limit: Duration::from_secs(300),
+    };
+    let cut = std::io::Error::other("cut");
+    let Ended::Final(Failure::Failed(reason)) = fetcher.broken(0, &cut, &time) else {
+        panic!("no failure");
+    };
+    let expected = "download failed: too slow: one attempt took longer than 300s";
+    assert_eq!(reason, expected);
 }

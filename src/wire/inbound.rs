@@ -243,7 +243,7 @@ fn partials(payload: &Value) -> Vec<[u8; 32]> {
 }
 
 /// Letters, digits and dashes: a uuid becomes part of file names later.
-fn is_uuid(text: &str) -> bool {
+pub fn is_uuid(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text
             .bytes()

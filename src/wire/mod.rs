@@ -8,6 +8,6 @@ pub mod installer_line;
 pub mod outbound;
 pub mod phoenix;
 
-pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply};
+pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply, is_uuid};
 pub use outbound::{DevicePush, Outbound, Push, Stage};
 pub use phoenix::{Topic, WireError};

@@ -28,7 +28,7 @@ const VERIFY_SPEED: u64 = 256 * 1024;
 /// The ready command is killed when it takes longer.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 const COMMAND_OUTPUT: usize = 64 * 1024;
-/// fwup's status when the archive is not good; others speak of fwup itself.
+/// fwup's status when the archive is not good, mostly; others speak of fwup itself.
 const NOT_GOOD: i32 = 1;
 
 /// What the work needs besides its order.
@@ -96,6 +96,8 @@ impl Work<'_> {
     /// An earlier run came so far.
     fn is_in_place(&self) -> Result<bool, ArchiveEnd> {
         let path = self.names.placed();
+        let shelf = &self.names.shelf;
+        shelf.clear_way(&path).map_err(archive::failed)?;
         if !path.exists() {
             return Ok(false);
         }
@@ -103,7 +105,7 @@ impl Work<'_> {
             Ok(()) => Ok(true),
             Err(ArchiveEnd::Refused(reason)) => {
                 log::warn!("{} is no good any more: {reason}", path.display());
-                self.remove(&path);
+                archive::remove_placed(&self.names)?;
                 Ok(false)
             }
             Err(end) => Err(end),
@@ -120,7 +122,21 @@ impl Work<'_> {
         verified
     }
 
+    /// fwup's trouble, such as too little memory, looks like a bad archive: only its second no
+    /// with the same keys counts, and a file that took hours is kept until then.
     fn verify(&self, path: &Path) -> Result<(), ArchiveEnd> {
+        let keys = self.order.public_keys.join(" ");
+        match self.ask_fwup(path) {
+            Err(ArchiveEnd::Refused(reason)) if !archive::is_doubted(&self.names, &keys) => {
+                archive::doubt(&self.names, &keys)?;
+                Err(ArchiveEnd::Failed(reason))
+            }
+            Ok(()) => archive::trust(&self.names),
+            verdict => verdict,
+        }
+    }
+
+    fn ask_fwup(&self, path: &Path) -> Result<(), ArchiveEnd> {
         let Tools { fwup, .. } = self.tools;
         let mut program = Command::new(&fwup.path);
         program.arg("-V").arg("-i").arg(path);
@@ -182,11 +198,5 @@ impl Work<'_> {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(format!("{}: {}", output.status, said.trim()))
-    }
-
-    fn remove(&self, path: &Path) {
-        if let Err(error) = fs::remove_file(path) {
-            log::warn!("cannot remove {}: {error}", path.display());
-        }
     }
 }

@@ -14,13 +14,14 @@ mod program;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossbeam_channel::Sender;
 
 use crate::config::{FwupSettings, Installer};
 use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
+use crate::system::durable;
 use crate::system::http::Cancel;
 use crate::update::feed::{Chunk, Drain, Feed};
 use crate::update::journal::{Journal, Stage};
@@ -91,7 +92,7 @@ enum Outcome {
 impl Installation<'_> {
     fn run(&self, feed: &Drain) -> Result<(), String> {
         loop {
-            let source = first_piece(feed).map_err(|problem| problem.to_string())?;
+            let source = first_piece(feed, self.cancel).map_err(|problem| problem.to_string())?;
             self.journal.write(Stage::Applying, &self.order.offer.uuid);
             let outcome = match &self.settings.installer {
                 Installer::Fwup => fwup::install(self, source, feed)?,
@@ -106,15 +107,27 @@ impl Installation<'_> {
 }
 
 /// Nothing is started, and nothing on the device touched, before there is something to
-/// write. A download that is cancelled ends the wait by dropping its end of the feed.
-fn first_piece(feed: &Drain) -> Result<Source, Problem> {
+/// write. A download that is cancelled ends the wait, mostly by dropping its end of the feed.
+fn first_piece(feed: &Drain, cancel: &Cancel) -> Result<Source, Problem> {
     loop {
-        match feed.pieces().recv() {
-            Ok(Feed::Chunk(chunk)) => return Ok(Source::Stream(chunk)),
-            Ok(Feed::File { path, proven }) => return Ok(Source::File { path, proven }),
-            Ok(Feed::Restart) => {}
-            Ok(Feed::End) => return Err(Problem::Empty),
-            Err(_) => return Err(Problem::Cancelled),
+        match feed.next(cancel) {
+            Some(Feed::Chunk(chunk)) => return Ok(Source::Stream(chunk)),
+            Some(Feed::File { path, proven }) => return Ok(Source::File { path, proven }),
+            Some(Feed::Restart) => {}
+            Some(Feed::End) => return Err(Problem::Empty),
+            None => return Err(Problem::Cancelled),
         }
+    }
+}
+
+/// A file that nothing but its judge's word proves, and the judge said no: the next attempt
+/// must not begin with it.
+fn discard_unproven(path: &Path, problem: &Problem) {
+    if !problem.is_its_word() {
+        return;
+    }
+    log::warn!("removing {}: {problem}", path.display());
+    if let Err(error) = durable::remove(path) {
+        log::warn!("cannot remove {}: {error}", path.display());
     }
 }

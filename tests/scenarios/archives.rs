@@ -219,8 +219,42 @@ fn a_damaged_file_in_its_place_is_fetched_again() {
         std::fs::write(placed, "half").expect("written");
     });
     let archive = demo(&stage.hub);
+    stage.agent.wait_log("failed: verification failed");
+    assert_eq!(stage.requests(&archive).len(), 0);
+    stage.hub.close(1000);
     stage.assert_handled(&archive, "demo-2.0.0.fw");
     assert_eq!(stage.requests(&archive).len(), 1);
+}
+
+#[test]
+fn a_verification_that_fails_for_once_costs_no_download() {
+    for in_place in [false, true] {
+        let stage = stage(&standin(), |hub, device| {
+            let path = device.path("fwup.sh");
+            // The first verification runs out of something.
+            let text = format!(
+                "#!/bin/sh\ncase \"$1\" in -V) [ -e {mark} ] || {{ : > {mark}; exit 1; }} ;; esac\n\
+                 exec {fwup} \"$@\"\n",
+                mark = device.path("once").display(),
+                fwup = standin().path.display()
+            );
+            std::fs::write(&path, text).expect("script");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).expect("mode");
+            device.set("FWUP_PATH", &path.display().to_string());
+            if in_place {
+                let folder = device.path("data/archives");
+                std::fs::create_dir_all(&folder).expect("folder");
+                let placed = folder.join(format!("{}.fw", demo(hub).uuid));
+                std::fs::copy(data("fw/demo-2.0.0.fw"), placed).expect("copied");
+            }
+        });
+        let archive = demo(&stage.hub);
+        stage.agent.wait_log("failed: verification failed");
+        stage.hub.close(1000);
+        stage.assert_handled(&archive, "demo-2.0.0.fw");
+        assert_eq!(stage.requests(&archive).len(), usize::from(!in_place));
+    }
 }
 
 #[test]
@@ -231,6 +265,8 @@ fn a_wrong_signature_is_removed_and_not_fetched_in_a_loop() {
                 hand_out(hub, &hub.firmware(data("fw").join(file)));
             });
             let archive = stage.firmware(file);
+            stage.agent.wait_log("failed: verification failed");
+            stage.hub.close(1000);
             stage.agent.wait_log("refused: verification failed");
             stage.hub.close(1000);
             stage.agent.wait_log("left alone: it was refused before");

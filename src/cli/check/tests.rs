@@ -349,6 +349,51 @@ fn single_findings() {
 }
 
 #[test]
+fn folders_count_when_they_are_used() {
+    let machine = Machine::good();
+    let (text, _) = machine.check();
+    assert!(
+        !text.contains("cache") && !text.contains("archives"),
+        "{text}"
+    );
+    for (switch, value, setting, subject) in [
+        (
+            "NERVES_HUB_UPDATER",
+            "caching",
+            "NERVES_HUB_CACHE_DIR",
+            "cache",
+        ),
+        (
+            "NERVES_HUB_UPDATER",
+            "parts",
+            "NERVES_HUB_CACHE_DIR",
+            "cache",
+        ),
+        (
+            "NERVES_HUB_ARCHIVES",
+            "download",
+            "NERVES_HUB_ARCHIVE_DIR",
+            "archives",
+        ),
+    ] {
+        let machine = || Machine::good().with(switch, value);
+        let line = machine().line(subject);
+        let default = format!("ok {subject} /M/data/agent/{subject} can be created, ");
+        assert!(
+            line.starts_with(&default) && line.ends_with(" MiB free"),
+            "{line}"
+        );
+        let existing = machine();
+        std::fs::create_dir(existing.path("there")).unwrap();
+        let line = existing.with_path(setting, "there").line(subject);
+        let found = format!("ok {subject} /M/there is writable, ");
+        assert!(line.starts_with(&found), "{line}");
+        let line = machine().with_path(setting, "disk/x").line(subject);
+        assert_eq!(line, format!("error {subject} /M/disk is not a folder"));
+    }
+}
+
+#[test]
 fn a_clock_before_the_build_is_a_warning() {
     let mut report = Report::default();
     check_clock(&mut report, 0);

@@ -379,12 +379,44 @@ const RELATIONS: &[(Pairs, &str)] = &[
         ],
         "NERVES_HUB_PRODUCT_SECRET: the value has a space or an unprintable character in it; copy the one line the hub shows",
     ),
+    (
+        &[
+            ("NERVES_HUB_UPDATER", "caching"),
+            ("NERVES_HUB_ARCHIVES", "download"),
+            ("NERVES_HUB_DATA_PATH", "/d"),
+            ("NERVES_HUB_CACHE_DIR", "/d/archives/"),
+        ],
+        r#"NERVES_HUB_CACHE_DIR: "/d/archives/" is the archives' folder, too; name another one"#,
+    ),
+    (
+        &[
+            ("NERVES_HUB_UPDATER", "parts"),
+            ("NERVES_HUB_ARCHIVES", "download"),
+            ("NERVES_HUB_DATA_PATH", "/d"),
+            ("NERVES_HUB_ARCHIVE_DIR", "/d/cache"),
+        ],
+        r#"NERVES_HUB_ARCHIVE_DIR: "/d/cache" is the folder of firmware, too; name another one"#,
+    ),
 ];
 
 #[test]
 fn every_bad_combination_has_its_message() {
     for (pairs, message) in RELATIONS {
         assert_eq!(messages(pairs), [*message]);
+    }
+}
+
+#[test]
+fn one_folder_will_do_where_only_one_of_both_uses_it() {
+    let folders = [
+        ("NERVES_HUB_CACHE_DIR", "/d"),
+        ("NERVES_HUB_ARCHIVE_DIR", "/d"),
+    ];
+    for other in [
+        ("NERVES_HUB_UPDATER", "caching"),
+        ("NERVES_HUB_ARCHIVES", "download"),
+    ] {
+        assert_eq!(messages(&[folders[0], folders[1], other]), [""; 0]);
     }
 }
 

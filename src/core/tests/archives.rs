@@ -186,6 +186,43 @@ fn a_refused_archive_is_left_alone_and_another_one_is_not() {
 }
 
 #[test]
+fn other_keys_are_another_chance_for_what_was_refused() {
+    let firmwares = || Setup {
+        archive_keys: Vec::new(),
+        request_public_keys: true,
+        ..taking()
+    };
+    let own = || Setup {
+        request_archive_keys: true,
+        ..taking()
+    };
+    type Send = fn(&mut Bench, &[&str]);
+    let archive_keys: Send = |bench, keys| bench.archive_keys(keys);
+    let firmware_keys: Send = |bench, keys| {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        bench.receive(Inbound::Device(DeviceEvent::FirmwareKeys(keys)));
+    };
+    for (setup, send) in [(own(), archive_keys), (firmwares(), firmware_keys)] {
+        let mut bench = Bench::joined(setup);
+        send(&mut bench, &[OTHER_KEY]);
+        bench.archive("a");
+        bench.pass(5 * SECOND);
+        bench.ended(ArchiveEnd::Refused("verification failed".into()));
+        send(&mut bench, &[OTHER_KEY]);
+        send(&mut bench, &[]);
+        bench.archive("a");
+        assert_eq!(bench.started_uuids(), ["a"]);
+        send(&mut bench, &[KEY, OTHER_KEY]);
+        bench.archive("a");
+        assert_eq!(bench.started_uuids(), ["a", "a"]);
+        bench.ended(ArchiveEnd::Refused("verification failed".into()));
+        send(&mut bench, &[OTHER_KEY, KEY]);
+        bench.archive("a");
+        assert_eq!(bench.started_uuids(), ["a", "a"], "the order says nothing");
+    }
+}
+
+#[test]
 fn a_thread_that_dies_counts_as_a_failure() {
     let mut bench = Bench::joined(taking());
     bench.archive("a");

@@ -1,9 +1,9 @@
 //! One connection's share: neighbouring parts, each proven and put in place as it ends.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -133,12 +133,7 @@ impl Run {
     }
 
     fn begin(&self) -> io::Result<Unfinished> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(new_path_of(&self.folder, self.part))?;
+        let file = durable::create(&new_path_of(&self.folder, self.part))?;
         Ok(Unfinished {
             part: self.part,
             file,

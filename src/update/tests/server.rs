@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 const TAG: &str = "\"the-file\"";
 
@@ -30,6 +31,10 @@ pub enum Mood {
     OtherTagAllTheSame(u8),
     Untagged,
     Garbage,
+    /// Nothing is answered.
+    Silent,
+    /// As [`Mood::Whole`], a few bytes at a time.
+    Trickle,
     /// Another tag each time, and a cut so many bytes on.
     NewTag {
         nth: usize,
@@ -141,6 +146,10 @@ fn serve(mut stream: TcpStream, file: &[u8], shared: &Shared) -> io::Result<()> 
     let next = shared.moods.lock().expect("moods").pop_front();
     let mood = next.unwrap_or(Mood::Good);
     match mood {
+        Mood::Silent => {
+            // Until the client goes away.
+            return io::copy(&mut stream, &mut io::sink()).map(|_| ());
+        }
         Mood::Garbage => return stream.write_all(b"220 this is mail\r\n"),
         Mood::Status(status) => {
             let status = match (status, asked.range) {
@@ -165,7 +174,7 @@ fn serve(mut stream: TcpStream, file: &[u8], shared: &Shared) -> io::Result<()> 
         Mood::OtherTagAllTheSame(_) | Mood::NewTag { honours: false, .. }
     );
     let is_other = guarded && asked.if_range.is_some() && asked.if_range != tag;
-    let whole = is_other || matches!(mood, Mood::Whole | Mood::WholeThenCut(_));
+    let whole = is_other || matches!(mood, Mood::Whole | Mood::WholeThenCut(_) | Mood::Trickle);
     let range = asked.range.filter(|_| !whole);
     let (mut first, end) = range.map_or((0, file.len()), |(first, end)| {
         (first, end.unwrap_or(file.len()).min(file.len()))
@@ -194,5 +203,12 @@ fn serve(mut stream: TcpStream, file: &[u8], shared: &Shared) -> io::Result<()> 
         Mood::NewTag { cut, .. } => (first + cut).min(end),
         _ => end,
     };
+    if matches!(mood, Mood::Trickle) {
+        for bytes in file.chunks(100) {
+            std::thread::sleep(Duration::from_millis(2));
+            stream.write_all(bytes)?;
+        }
+        return Ok(());
+    }
     stream.write_all(&file[first..until])
 }

@@ -32,11 +32,34 @@ pub(super) enum Problem {
     /// It succeeded with something that was not all.
     Unread,
     NoVerdict,
+    /// SIGKILL did not end it.
+    Undead,
     Stalled(Duration),
     Overdue(Duration),
     /// Its pipes or its framing failed.
     Broken(String),
     Cancelled,
+}
+
+impl Problem {
+    /// The process itself said no; a signal, for one, is somebody else's doing.
+    pub(super) fn is_its_word(&self) -> bool {
+        match self {
+            Self::Said(_) => true,
+            Self::Ended { status, .. } => status.code().is_some(),
+            Self::Empty
+            | Self::NoDevice
+            | Self::Start { .. }
+            | Self::Read { .. }
+            | Self::Unread
+            | Self::NoVerdict
+            | Self::Undead
+            | Self::Stalled(_)
+            | Self::Overdue(_)
+            | Self::Broken(_)
+            | Self::Cancelled => false,
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -62,6 +85,7 @@ impl fmt::Display for Problem {
             }
             Self::Unread => f.write_str("ended before it had read the whole firmware"),
             Self::NoVerdict => f.write_str("ended without saying whether it succeeded"),
+            Self::Undead => f.write_str("killed, but it does not go away"),
             Self::Stalled(limit) => {
                 write!(f, "no sign of life for {} s; killed", limit.as_secs_f64())
             }

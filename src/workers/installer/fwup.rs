@@ -8,11 +8,14 @@ use std::process::Command;
 
 use super::error::Problem;
 use super::process::{Fate, Input, Manners, Process, Speech, Watch};
-use super::{Installation, Outcome, Source};
-use crate::update::feed::Drain;
+use super::{Installation, Outcome, Source, discard_unproven};
+use crate::system::http::Cancel;
+use crate::update::feed::{Drain, Feed};
 
 /// The process's name in the log.
 const NAME: &str = "fwup";
+/// Far more than a zip's directory has, which is what follows its last file.
+const DIRECTORY: usize = 1024 * 1024;
 
 /// One attempt, from the first piece to fwup's end.
 pub(super) fn install(
@@ -29,18 +32,46 @@ fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, P
             let process = start(site, command(site, None)?, Input::Pipe)?;
             match process.take_in(first, feed, site.cancel) {
                 Fate::StartOver => return Ok(Outcome::StartOver),
-                Fate::Ended { verdict, .. } => verdict?,
+                Fate::Ended {
+                    verdict,
+                    everything,
+                } => {
+                    verdict?;
+                    if !everything {
+                        return see_the_end(feed, site.cancel);
+                    }
+                }
             }
         }
         Source::File { path, proven } => {
             if !proven {
                 log::info!("the hub named no checksum: fwup verifies the file first");
-                start(site, verification(site, &path), Input::Nothing)?.finish()?;
+                let verdict = start(site, verification(site, &path), Input::Nothing)?.finish();
+                verdict.inspect_err(|problem| discard_unproven(&path, problem))?;
             }
             start(site, command(site, Some(&path))?, Input::Nothing)?.finish()?;
         }
     }
     Ok(Outcome::Installed)
+}
+
+/// fwup need not read what follows the last file, but only at the feed's end is all of it
+/// proven.
+fn see_the_end(feed: &Drain, cancel: &Cancel) -> Result<Outcome, Problem> {
+    let mut left = DIRECTORY;
+    loop {
+        match feed.next(cancel) {
+            Some(Feed::Chunk(chunk)) => {
+                left = left
+                    .checked_sub(chunk.payload().len())
+                    .ok_or(Problem::Unread)?;
+                feed.give_back(chunk);
+            }
+            Some(Feed::Restart) => return Ok(Outcome::StartOver),
+            Some(Feed::End) => return Ok(Outcome::Installed),
+            Some(Feed::File { .. }) | None => return Err(Problem::Cancelled),
+        }
+    }
 }
 
 fn start(site: &Installation, command: Command, input: Input) -> Result<Process, Problem> {

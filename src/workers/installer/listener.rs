@@ -2,7 +2,8 @@
 //! stalls or is overdue.
 //!
 //! A stall is no output *and* no input taken while some is offered. Keeps little of what it
-//! hears and logs a bounded number of lines, however much the process says.
+//! hears and logs a bounded number of lines, however much the process says. What is outside
+//! its group, a daemon it started, may hold its output open: nobody waits for that.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -15,6 +16,7 @@ use crossbeam_channel::Sender;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::Installation;
@@ -35,6 +37,10 @@ const STDERR_READS: u32 = 64;
 const LINES_LOGGED: u32 = 200;
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
+/// Silence after the process is gone: whoever still holds its output has nothing to say.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long anybody is listened to once the process is gone or was killed.
+pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// Signs of life, shared by writer and listener.
 #[derive(Default)]
@@ -48,6 +54,15 @@ pub(super) struct Pulse {
 pub(super) fn kill_group(group: Pid, signal: Signal) {
     // It may be gone already.
     let _ = killpg(group, signal);
+}
+
+/// Whether it still runs; it is not reaped, so the number stays its own.
+pub(super) fn is_alive(process: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    matches!(
+        waitid(Id::Pid(process), flags),
+        Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
+    )
 }
 
 /// What the process said, all told.
@@ -68,10 +83,17 @@ impl Heard {
         }
     }
 
-    pub(super) fn verdict(self, status: ExitStatus) -> Result<(), Problem> {
+    /// It was killed, or is about to be.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.problem.is_some()
+    }
+
+    /// `None`: it was killed and does not go away.
+    pub(super) fn verdict(self, status: Option<ExitStatus>) -> Result<(), Problem> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
+        let status = status.ok_or(Problem::Undead)?;
         if let Some(text) = self.error {
             return Err(Problem::Said(text));
         }
@@ -108,6 +130,8 @@ pub(super) struct Listener {
     last_life: Instant,
     taken: u64,
     kill_at: Option<Instant>,
+    last_word: Instant,
+    gone_since: Option<Instant>,
 }
 
 impl Listener {
@@ -133,6 +157,8 @@ impl Listener {
             last_life: Instant::now(),
             taken: 0,
             kill_at: None,
+            last_word: Instant::now(),
+            gone_since: None,
         }
     }
 
@@ -161,7 +187,32 @@ impl Listener {
                 return self.heard;
             }
             self.look_after(out);
+            if self.is_over(out || err) {
+                return self.heard;
+            }
         }
+    }
+
+    /// Nothing more is to be heard, although somebody holds its output open.
+    fn is_over(&mut self, said_something: bool) -> bool {
+        let now = Instant::now();
+        if said_something {
+            self.last_word = now;
+        }
+        if self.gone_since.is_none() && !is_alive(self.group) {
+            self.gone_since = Some(now);
+        }
+        let silent = now.duration_since(self.last_word) >= QUIET;
+        let past = |since: Option<Instant>| since.is_some_and(|at| now >= at + LINGER);
+        let gone = self.gone_since.is_some_and(|at| now >= at + QUIET);
+        let over = (gone && silent) || past(self.gone_since) || past(self.kill_at);
+        if over {
+            log::warn!(
+                "{}: something else holds its output open",
+                self.manners.name
+            );
+        }
+        over
     }
 
     /// Sleeps until there is output, a cancellation or it is time to look; says which of

@@ -1,30 +1,33 @@
 //! One process of an installation: started in a group of its own, fed, and reaped.
 //!
 //! Owns the child and its input; `listener` hears it and ends it. Whatever happens, the
-//! whole group is gone when [`Process::finish`] returns. A pipe to it is closed only after
+//! whole group is killed when [`Process::finish`] returns, and no wait is without an end:
+//! a daemon may hold the pipes, and the kernel a process. A pipe to it is closed only after
 //! its last byte was written or when it is gone, so that nobody takes a cut for the end.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::Installation;
 use super::error::Problem;
-use super::listener::{Heard, Listener, Pulse, kill_group};
+use super::listener::{Heard, LINGER, Listener, Pulse, is_alive, kill_group};
 use crate::system::http::Cancel;
 use crate::system::thread;
+use crate::system::waker::timeout_until;
 use crate::update::feed::{CHUNK, Chunk, Drain, Feed};
 use crate::wire::fwup_frame::END_OF_INPUT;
 
@@ -33,6 +36,8 @@ use crate::wire::fwup_frame::END_OF_INPUT;
 const PIPE: i32 = 1024 * 1024;
 /// Pause between looks at a process that has closed its output.
 const EXIT_LOOK: Duration = Duration::from_millis(2);
+/// How often a writer that waits for room looks whether anybody will ever read.
+const ROOM_LOOK: Duration = Duration::from_millis(500);
 
 /// How a process is spoken to and watched.
 pub(super) struct Manners {
@@ -152,6 +157,8 @@ impl Process {
         if let Some(stdin) = &stdin {
             // Fewer turns between the two processes; a kernel that refuses costs only those.
             let _ = fcntl(stdin, FcntlArg::F_SETPIPE_SZ(PIPE));
+            // Our end only. Were it refused, writes would wait in the kernel.
+            let _ = fcntl(stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
         }
         let pulse = Arc::new(Pulse::default());
         // Without input there is nothing else to wait for.
@@ -267,14 +274,10 @@ impl Process {
 
     /// False when the process takes no more.
     fn write(&mut self, bytes: &[u8]) -> bool {
-        let Some(stdin) = &mut self.stdin else {
-            return false;
-        };
         self.pulse.is_due.store(true, Ordering::SeqCst);
-        match stdin.write_all(bytes) {
+        match self.write_all(bytes) {
             Ok(()) => {
                 self.pulse.is_due.store(false, Ordering::SeqCst);
-                self.pulse.taken.fetch_add(1, Ordering::SeqCst);
                 true
             }
             Err(error) => {
@@ -282,6 +285,29 @@ impl Process {
                 false
             }
         }
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        while !bytes.is_empty() {
+            match stdin.write(bytes) {
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    self.pulse.taken.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)];
+                    let _ = poll(&mut fds, timeout_until(Some(Instant::now() + ROOM_LOOK)));
+                    // Somebody else may hold the other end of the pipe.
+                    if !self.listening.is_empty() {
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the process's end and weighs what it said against how it ended.
@@ -292,27 +318,34 @@ impl Process {
             .take()
             .or_else(|| self.listening.recv().ok())
             .unwrap_or_default();
-        self.await_exit();
+        // Output has ended; the process has only to go, with as long as for anything else.
+        self.await_exit(match heard.is_hopeless() {
+            true => Duration::ZERO,
+            false => self.limit,
+        });
         // Whatever it started must not outlive it; its own pid is not reaped yet, so the
         // group is still ours.
         kill_group(self.group, Signal::SIGKILL);
-        let status = self
-            .child
-            .wait()
-            .map_err(|error| Problem::Broken(error.to_string()))?;
+        self.await_exit(LINGER);
+        let status = self.reap()?;
         heard.verdict(status)
     }
 
-    /// Output has ended; the process has only to go. It gets as long as for anything else.
-    fn await_exit(&self) {
-        let deadline = Instant::now() + self.limit;
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        while let Ok(WaitStatus::StillAlive) = waitid(Id::Pid(self.group), flags) {
-            if Instant::now() >= deadline {
-                return;
-            }
+    fn await_exit(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while is_alive(self.group) && Instant::now() < deadline {
             std::thread::sleep(EXIT_LOOK);
         }
+    }
+
+    /// `None`: it hangs in the kernel, perhaps in a flash that does not answer.
+    fn reap(&mut self) -> Result<Option<ExitStatus>, Problem> {
+        let status = self.child.try_wait();
+        let status = status.map_err(|error| Problem::Broken(error.to_string()))?;
+        if status.is_none() {
+            log::error!("process {} was killed and does not go away", self.group);
+        }
+        Ok(status)
     }
 }
 

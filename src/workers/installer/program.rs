@@ -4,14 +4,15 @@
 //! byte, proven as far as the offer allows; after anything else that follows a start of
 //! `begin`, exactly one `abort`. Must not judge the firmware: the program does.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::error::Problem;
 use super::process::{Fate, Input, Manners, Process, Speech, Watch, environment};
-use super::{Installation, Outcome, Source};
+use super::{Installation, Outcome, Source, discard_unproven};
+use crate::system::durable;
 use crate::update::feed::{Chunk, Drain, Feed};
 
 /// A program that counts the bytes may end before the feed's end is seen here.
@@ -26,12 +27,12 @@ pub(super) fn install(
     source: Source,
     feed: &Drain,
 ) -> Result<Outcome, String> {
-    let failed = |verb: &str, problem: Problem| format!("{verb}: {problem}");
     let (file, proven) = match &source {
         Source::Stream(_) => (None, site.order.offer.checksum.is_some()),
         Source::File { path, proven } => (Some(path.clone()), *proven),
     };
     let program = Program { site, path, file };
+    let failed = |verb: &str, problem: Problem| format!("{verb}: {problem}");
     let (opened, begin) = Opened::open(source)
         .and_then(|opened| Ok((opened, program.start("begin")?)))
         .map_err(|problem| failed("begin", problem))?;
@@ -40,18 +41,21 @@ pub(super) fn install(
             if !proven {
                 log::warn!("finishing although the hub named no checksum to prove the file by");
             }
-            program
-                .finish()
-                .map(|()| Outcome::Installed)
-                .map_err(|problem| failed("finish", problem))
+            let finished = program.finish().map(|()| Outcome::Installed);
+            finished.map_err(|problem| ("finish", problem))
         }
         Ok(Outcome::StartOver) => Ok(Outcome::StartOver),
-        Err(problem) => Err(failed("begin", problem)),
+        Err(problem) => Err(("begin", problem)),
     };
     if !matches!(installed, Ok(Outcome::Installed)) {
         program.abort();
     }
-    installed
+    installed.map_err(|(verb, problem)| {
+        if let Some(file) = program.file.as_deref().filter(|_| !proven) {
+            discard_unproven(file, &problem);
+        }
+        failed(verb, problem)
+    })
 }
 
 /// What `begin` is fed.
@@ -65,10 +69,12 @@ impl Opened {
     fn open(source: Source) -> Result<Self, Problem> {
         match source {
             Source::Stream(first) => Ok(Self::Stream(first)),
-            Source::File { path, .. } => match File::open(&path) {
-                Ok(file) => Ok(Self::File(file, path)),
-                Err(error) => Err(Problem::Read { path, error }),
-            },
+            Source::File { path, .. } => {
+                match durable::open(&path, OpenOptions::new().read(true)) {
+                    Ok(file) => Ok(Self::File(file, path)),
+                    Err(error) => Err(Problem::Read { path, error }),
+                }
+            }
         }
     }
 }

@@ -90,10 +90,14 @@ impl Bench {
     /// Runs the installer while `download` fills the feed; the outcome.
     fn run(&self, download: impl FnOnce(Filler) + Send) -> Result<(), String> {
         let (filler, drain) = feed::channel();
+        self.run_with(drain, move |_| download(filler))
+    }
+
+    fn run_with(&self, drain: Drain, meanwhile: impl FnOnce(&Cancel) + Send) -> Result<(), String> {
         let (inbox, events) = unbounded();
         let cancel = Cancel::new().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(move || download(filler));
+            scope.spawn(|| meanwhile(&cancel));
             run(
                 JobId(1),
                 &self.settings,
@@ -125,9 +129,16 @@ fn script(folder: &Path, text: &str) -> PathBuf {
 }
 
 fn send<const N: usize>(filler: &Filler, pieces: [Feed; N]) {
+    let never = Cancel::new().unwrap();
     for piece in pieces {
-        assert!(filler.send(piece), "the installer is gone");
+        assert!(filler.send(piece, &never), "the installer is gone");
     }
+}
+
+fn full_chunk() -> Feed {
+    let mut chunk = Chunk::default();
+    chunk.read_from(&mut std::io::repeat(7), u64::MAX).unwrap();
+    Feed::Chunk(chunk)
 }
 
 fn chunk(text: &str) -> Feed {
@@ -228,7 +239,9 @@ fn the_real_fwup_takes_a_file() {
     };
     let mut bench = Bench::fwup("");
     bench.settings.path = fwup;
-    let path = data.join("small-2.0.1.fw");
+    // An unproven file that is not good is removed.
+    let path = bench.path("firmware");
+    std::fs::copy(data.join("small-2.0.1.fw"), &path).unwrap();
     for proven in [true, false] {
         std::fs::write(bench.path("disk"), "").unwrap();
         bench.order.public_keys = key("signing-key.pub");
@@ -242,6 +255,7 @@ fn the_real_fwup_takes_a_file() {
         let result = bench.take(Feed::File { path, proven }).unwrap_err();
         assert!(result.contains("digital signature"), "{result}");
     }
+    assert!(!path.exists());
 }
 
 #[test]
@@ -323,4 +337,110 @@ fn the_other_verbs_have_a_deadline_however_much_they_say() {
     let reason = bench.take(bench.file(true)).unwrap_err();
     assert_eq!(reason, "tool error: finish: not done after 1 s; killed");
     assert_eq!(bench.read("verbs"), "begin\nfinish\nabort\n");
+}
+
+/// A daemon outside the process's group that holds on to its pipes.
+const DAEMON: &str = "exec 3<&0; setsid sleep 20 <&3 &";
+
+#[test]
+fn a_daemon_that_holds_the_pipes_holds_nobody_up() {
+    let proven = true;
+    // The verdict was said; or the input is not taken any more.
+    for (text, expected) in [
+        (format!("cat > /dev/null; {DAEMON} {OK}"), Ok(())),
+        (
+            format!("{DAEMON} exit 3"),
+            Err("fwup error: exit status 3".to_owned()),
+        ),
+    ] {
+        let begin = Instant::now();
+        let result = Bench::fwup(&text).run(|filler| {
+            for _ in 0..40 {
+                if !filler.send(full_chunk(), &Cancel::new().unwrap()) {
+                    return;
+                }
+            }
+            send(&filler, [Feed::End]);
+        });
+        assert_eq!(result, expected, "{text}");
+        assert!(begin.elapsed() < Duration::from_secs(10), "{text}");
+    }
+    let bench = Bench::program(&format!("[ $1 != begin ] || {{ {DAEMON} }}; exit 0"));
+    let path = bench.path("big");
+    std::fs::write(&path, vec![7; 4 << 20]).unwrap();
+    let begin = Instant::now();
+    assert_eq!(bench.take(Feed::File { path, proven }), Ok(()));
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_daemon_does_not_outlast_the_patience_with_what_is_killed() {
+    let mut bench = Bench::fwup(&format!("cat > /dev/null; {DAEMON} sleep 600"));
+    bench.settings.stall_timeout = Duration::from_millis(100);
+    let begin = Instant::now();
+    let result = bench.run(|filler| send(&filler, [full_chunk(), Feed::End]));
+    let reason = "fwup error: no sign of life for 0.1 s; killed";
+    assert_eq!(result, Err(reason.to_owned()));
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_download_that_stands_still_for_ever_is_left_when_cancelled() {
+    // As after a panic: its thread is parked with what it holds.
+    let bench = Bench::fwup(SEEN);
+    let (filler, drain) = feed::channel();
+    let result = bench.run_with(drain, |cancel| cancel.cancel());
+    assert_eq!(result, Err("fwup error: cancelled".to_owned()));
+    drop(filler);
+}
+
+#[test]
+fn success_counts_only_once_everything_was_fed_and_proven() {
+    let ok = format!("head -c 1 > /dev/null; {OK}");
+    let chunks = || [full_chunk(), full_chunk(), full_chunk()];
+    // The download fails, or finds that what it fed is wrong, after fwup was content.
+    let bench = Bench::fwup(&ok);
+    let result = bench.run(|filler| send(&filler, chunks()));
+    assert_eq!(result, Err("fwup error: cancelled".to_owned()));
+    assert!(!bench.path("data/update").exists());
+    let bench = Bench::fwup(&format!("{ok}; echo run >> runs"));
+    let result = bench.run(|filler| {
+        send(&filler, chunks());
+        bench.wait_for("runs", "run\n");
+        send(&filler, [Feed::Restart]);
+        send(&filler, chunks());
+        send(&filler, [Feed::End]);
+    });
+    assert_eq!(result, Ok(()));
+    assert_eq!(bench.read("runs"), "run\nrun\n");
+    // Nor does what can have been no more than looked at.
+    let result = Bench::fwup(OK).run(|filler| {
+        let never = Cancel::new().unwrap();
+        while filler.send(full_chunk(), &never) {}
+    });
+    let reason = "fwup error: ended before it had read the whole firmware";
+    assert_eq!(result, Err(reason.to_owned()));
+}
+
+#[test]
+fn an_unproven_file_that_is_not_good_is_not_kept() {
+    let bad = r"printf '\000\000\000\007ER\000\000bad'; exit 1";
+    let verifies = |no: &str, yes: &str| format!("if [ $2 = -V ]; then {no}; else {yes}; fi");
+    for (bench, proven, kept) in [
+        (Bench::fwup(&verifies(bad, OK)), false, false),
+        (Bench::fwup(&verifies(OK, bad)), false, true),
+        (Bench::fwup(&verifies(OK, bad)), true, true),
+        (Bench::program("[ $1 != begin ]"), false, false),
+        (Bench::program("[ $1 != finish ]"), false, false),
+        (Bench::program("[ $1 = abort ] || kill -9 $$"), false, true),
+        (Bench::program("[ $1 != begin ]"), true, true),
+    ] {
+        let failed = bench.take(bench.file(proven)).unwrap_err();
+        assert_eq!(bench.path("firmware").exists(), kept, "{proven} {failed}");
+    }
+    // What cannot even be asked has not said no.
+    let mut bench = Bench::fwup("");
+    bench.settings.path = "/no/such/fwup".into();
+    bench.take(bench.file(false)).unwrap_err();
+    assert!(bench.path("firmware").exists());
 }
