@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::cache::Names;
 use super::feed;
-use super::fetch::Means;
+use super::means::Means;
 use super::patience::Failure;
 use super::store::{self, Wanted};
 use crate::config::{ArchiveSettings, DownloadSettings};

@@ -4,7 +4,7 @@
 
 use super::cache::Names;
 use super::feed::Feed;
-use super::fetch::Means;
+use super::means::Means;
 use super::patience::Failure;
 use super::store::{self, Wanted};
 use crate::config::CacheSettings;

@@ -1,6 +1,7 @@
 //! From an offer to bytes in the installer.
 //!
 //! * [`response`] decides what an HTTP answer means for a download in progress. Pure.
+//! * [`means`] is what a download works with, [`sink`] where its bytes go.
 //! * [`fetch`] makes the requests; [`patience`] counts attempts and time, `pace` keeps to a
 //!   rate.
 //! * [`journal`] is what an update must not forget when the agent dies.
@@ -18,12 +19,14 @@ pub mod feed;
 pub mod fetch;
 pub mod journal;
 pub mod ledger;
+pub mod means;
 mod pace;
 pub mod parts;
 pub mod patience;
 pub mod plan;
 pub mod progress;
 pub mod response;
+pub mod sink;
 pub mod store;
 pub mod streaming;
 

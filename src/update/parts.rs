@@ -18,11 +18,13 @@ use sha2::{Digest, Sha256};
 use super::cache::{self, Names};
 use super::caching;
 use super::feed::{CHUNK, Feed};
-use super::fetch::{self, Ended, Fetcher, Means, Request};
+use super::fetch::{Ended, Fetcher, Request};
+use super::means::Means;
 use super::patience::{self, Failure, Patience};
 use super::plan::Plan;
 use super::progress::Progress;
 use super::response::Known;
+use super::sink;
 use super::streaming::{checksum_mismatch, is_wrong};
 use crate::config::CacheSettings;
 use crate::core::event::InstallEvent;
@@ -141,7 +143,7 @@ impl Parts<'_> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; CHUNK];
         let whole = open(&run::path_of(&self.folder, part)).and_then(|mut file| {
-            fetch::read_off(&mut file, length, &mut buffer, |bytes| {
+            sink::read_off(&mut file, length, &mut buffer, |bytes| {
                 hasher.update(bytes);
                 see(bytes);
             })?;

@@ -16,10 +16,12 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{self, Names};
 use super::feed::CHUNK;
-use super::fetch::{self, Means, Sink, TakeError};
+use super::fetch;
+use super::means::Means;
 use super::patience::Failure;
 use super::progress::Progress;
 use super::response::Known;
+use super::sink::{Sink, TakeError};
 use super::streaming::{CHECKSUM_TRIES, checksum_mismatch, skip_same};
 use crate::config::Secret;
 use crate::system::durable;

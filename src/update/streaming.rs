@@ -11,10 +11,12 @@ use std::io::{self, Read};
 use sha2::{Digest, Sha256};
 
 use super::feed::{Chunk, Feed};
-use super::fetch::{self, Means, Sink, TakeError};
+use super::fetch;
+use super::means::Means;
 use super::patience::Failure;
 use super::progress::Progress;
 use super::response::Known;
+use super::sink::{self, Sink, TakeError};
 use crate::core::event::InstallEvent;
 use crate::wire::Offer;
 
@@ -142,7 +144,7 @@ impl Stream<'_> {
 pub(super) fn skip_same(body: &mut dyn Read, count: u64, hasher: &Sha256) -> io::Result<bool> {
     let mut again = Sha256::new();
     let mut chunk = vec![0; super::feed::CHUNK];
-    fetch::read_off(body, count, &mut chunk, |bytes| again.update(bytes))?;
+    sink::read_off(body, count, &mut chunk, |bytes| again.update(bytes))?;
     Ok(again.finalize() == hasher.clone().finalize())
 }
 

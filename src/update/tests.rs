@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::feed::{self, Drain, Feed};
-use super::fetch::{Ended, Fetcher, Means, Time};
+use super::fetch::{Ended, Fetcher, Time};
+use super::means::Means;
 use super::patience::Failure;
 use super::progress::Progress;
 use super::{caching, parts, streaming};

@@ -4,7 +4,7 @@ use crossbeam_channel::Sender;
 
 use crate::config::{CacheSettings, Strategy};
 use crate::core::event::{Event, InstallEvent, JobId};
-use crate::update::fetch::Means;
+use crate::update::means::Means;
 use crate::update::patience::Failure;
 use crate::update::{caching, parts, streaming};
 use crate::wire::Offer;

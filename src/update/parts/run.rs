@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::system::durable;
 use crate::update::cache;
 use crate::update::feed::CHUNK;
-use crate::update::fetch::{self, Sink, TakeError};
 use crate::update::patience::Failure;
 use crate::update::plan::Plan;
+use crate::update::sink::{self, Sink, TakeError};
 
 /// A part that is not complete yet.
 pub(super) struct Unfinished {
@@ -83,7 +83,7 @@ impl Sink for Run {
     /// Each part proves itself, so what is held already is read past.
     fn skip_held(&mut self, body: &mut dyn Read) -> io::Result<bool> {
         let position = self.position();
-        fetch::read_off(body, position, &mut self.buffer, |_| {})?;
+        sink::read_off(body, position, &mut self.buffer, |_| {})?;
         Ok(true)
     }
 
