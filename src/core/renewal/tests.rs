@@ -9,6 +9,7 @@ use crate::config::Secret;
 use crate::core::Setup;
 use crate::core::effect::Effect;
 use crate::core::event::{Event, InstallEvent, JobId, SocketEvent};
+use crate::core::reboot::{Installed, Ordered};
 use crate::core::tests::{Bench, SECOND, setup};
 use crate::core::timers::Timer;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Stage};
@@ -246,7 +247,10 @@ fn a_join_that_the_hub_refuses_is_asked_with_again() {
 
 fn owing() -> Setup {
     Setup {
-        installed: Some("new".into()),
+        installed: Some(Installed {
+            uuid: "new".into(),
+            reboot: Ordered::No,
+        }),
         ..setup()
     }
 }
@@ -305,4 +309,37 @@ fn a_reboot_owed_waits_for_the_hub_so_long() {
     });
     bench.pass(61 * SECOND);
     assert_eq!(bench.count(&Effect::Reboot), 1);
+}
+
+fn owing_after(reboot: Ordered) -> Bench {
+    Bench::new(Setup {
+        installed: Some(Installed {
+            uuid: "new".into(),
+            reboot,
+        }),
+        ..setup()
+    })
+}
+
+#[test]
+fn a_reboot_ordered_by_an_earlier_run_is_not_reported_again() {
+    let mut bench = owing_after(Ordered::Tried);
+    assert!(bench.rebooted());
+    // It is as any other from then on.
+    bench.event(Event::RebootCommandEnded(Ok(())));
+    bench.pass(60 * SECOND);
+    assert!(bench.effects.contains(&Effect::ForceReboot));
+
+    // Accepted, it has its time; the hub is no longer told of anything, and offers nothing.
+    let mut bench = owing_after(Ordered::Accepted);
+    bench.open();
+    assert_eq!(bench.uuid_in_last_join(), Value::Null);
+    bench.reply_to_join();
+    bench.offer("new");
+    bench.pass(59 * SECOND);
+    assert!(!bench.rebooted());
+    bench.pass(SECOND);
+    assert!(bench.rebooted());
+    assert!(!bench.device_pushes().contains(&DevicePush::Received));
+    assert!(!bench.device_pushes().contains(&DevicePush::Completed));
 }
