@@ -31,6 +31,40 @@ fn a_reboot_that_did_not_happen_is_ordered_again_and_not_for_ever() {
     assert_eq!(stage.device.reboots(), 3);
 }
 
+/// The same with a command that does not let the agent live to see its end.
+#[test]
+fn a_reboot_command_that_only_ends_the_agent_is_not_run_for_ever() {
+    let installer = installers().pop().expect("an installer");
+    let mut stage = Stage::prepared(&installer, |_, device| {
+        with_environment(device);
+        Board(device).begin(true);
+        wrap(device, &installer);
+        halt(device, false);
+        let rebooted = device.path("rebooted").display().to_string();
+        let command = format!("echo reboot >> {rebooted}; kill -9 $PPID");
+        device.set("REBOOT_COMMAND", &command);
+    });
+    let firmware = stage.firmware(FILE);
+    let board = Board(&stage.device);
+    board.write_switched(&stage.device.path("switched"), &firmware.uuid);
+    stage.hub.offer(&firmware);
+    stage.agent.wait_exit();
+    for orders in 2..=3 {
+        stage.agent = stage.device.start();
+        stage.agent.wait_exit();
+        assert_eq!(stage.device.reboots(), orders);
+    }
+    let mut join = restart(&mut stage);
+    // Those before may have come so far.
+    while join.params["nerves_fw_uuid"] == RUNNING_UUID {
+        join = stage.hub.expect_join("device");
+    }
+    assert_eq!(join.params["nerves_fw_uuid"], firmware.uuid);
+    assert!(!noted(&stage));
+    assert_eq!(completions(&stage), 1);
+    assert_eq!(stage.device.reboots(), 3);
+}
+
 /// Where the record was changed after the installer's end, the machine has booted, be it
 /// the same boot for the kernel: into the new firmware, or already back from it.
 #[test]
