@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod errands;
+mod left;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,10 +17,10 @@ use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
 use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::http::Cancel;
-use crate::system::slots::{self, SlotSettings};
+use crate::system::slots::{self, Guard, SlotSettings};
 use crate::system::waker::Waker;
 use crate::system::{footprint, identity, interface, metadata};
-use crate::update::journal::{Entry, Journal};
+use crate::update::journal::Journal;
 use crate::update::means::Means;
 use crate::update::{cache, feed};
 use crate::workers::heartbeat::{self, Beat};
@@ -56,15 +57,12 @@ impl fmt::Display for StartError {
 pub fn run(mut config: Config) -> Result<(), StartError> {
     let signals =
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
+    let journal = Journal::new(&config.data_path);
+    let owed = left::judge(&journal, &mut config);
     let (values, unread) = metadata::load_with_warning(&config.metadata)
         .map_err(|error| StartError::Config(error.to_string()))?;
     if let Some(warning) = &unread {
         log::warn!("{warning}");
-    }
-    let journal = Journal::new(&config.data_path);
-    let left = journal.read();
-    if let Some(left) = &left {
-        access::believe(left, &mut config);
     }
     let (values, running) = slots::reconcile(&SlotSettings::new(&config), values);
     let firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
@@ -75,11 +73,14 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         cache::forget(&config.cache, uuid);
     }
     let mut setup = access::setup(&config, &firmware, running.stale, identifier, &access);
-    setup.installed = left.and_then(Entry::installed);
+    let journal = journal.after(owed.as_ref());
+    setup.installed = owed.map(left::promise);
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let core = Core::new(setup, Instant::now());
-    let journal = journal.in_slot(running.slot.or(firmware.slot));
-    let mut agent = Agent::new(config, core, access, journal)?;
+    let slot = running.slot.or(firmware.slot);
+    let journal = journal.in_slot(slot.clone());
+    let guard = Guard::new(SlotSettings::new(&config), slot, &values);
+    let mut agent = Agent::new(config, core, access, journal, guard)?;
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
@@ -109,6 +110,7 @@ struct Agent {
     core: Core,
     access: Access,
     journal: Journal,
+    guard: Guard,
     crew: Crew,
     inbox: Receiver<Event>,
     /// Facts the dispatcher found out itself while performing.
@@ -126,6 +128,7 @@ impl Agent {
         core: Core,
         access: Access,
         journal: Journal,
+        guard: Guard,
     ) -> Result<Self, StartError> {
         let (sender, inbox) = bounded(INBOX);
         let (heartbeat, _) = bounded(0);
@@ -134,6 +137,7 @@ impl Agent {
             core,
             access,
             journal,
+            guard,
             crew: Crew::new(sender),
             inbox,
             own: VecDeque::new(),
@@ -344,10 +348,10 @@ impl Agent {
             };
             download::run(job, &offer, &cache, &means, &inbox)
         });
-        let (settings, inbox) = (self.config.fwup.clone(), self.crew.inbox());
-        let journal = self.journal.clone();
+        let (journal, guard) = (self.journal.clone(), self.guard.clone());
+        let inbox = self.crew.inbox();
         self.spawn("installer", Worker::Installer(job), move || {
-            installer::run(job, &settings, &order, firmware, &cancel, &journal, &inbox)
+            installer::run(job, order, firmware, &cancel, &journal, &guard, &inbox)
         });
     }
 

@@ -9,10 +9,8 @@ use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
 use crate::system::dial::Dialer;
 use crate::system::metadata::{Firmware, KeyValues};
-use crate::system::slots::{self, SlotSettings};
 use crate::system::tally;
 use crate::system::tls::{self, ClientCertificate};
-use crate::update::journal::{Entry, Stage};
 use crate::workers::socket::{self, Login};
 
 pub(super) fn setup(
@@ -78,18 +76,6 @@ pub(super) fn trial_reboots(config: &Config, firmware: &Firmware, is_known: bool
     tally::recall(&path, running)
         .inspect_err(|error| log::error!("reboots counted in {}: {error}", path.display()))
         .ok()
-}
-
-/// What the last run noted in this boot is proof of which slot runs, whatever the record
-/// of the active one says by now.
-pub(super) fn believe(left: &Entry, config: &mut Config) {
-    let settings = SlotSettings::new(config);
-    if slots::booted(&settings).is_some() {
-        return;
-    }
-    config.slots.booted.clone_from(&left.slot);
-    // An installer that was interrupted behind the switch has not said that all is well.
-    config.slots.correct_stale |= left.stage == Stage::Applying;
 }
 
 /// PROTOCOL §1.

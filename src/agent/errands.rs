@@ -96,9 +96,11 @@ impl Agent {
         self.errand(Errand::Reboot, move || {
             log::info!("flushing disks, then rebooting: {text}");
             reboot::flush(deadline / 2);
+            // Before it runs: one that only restarts the agent must not do so for ever.
+            journal.reboot_ordered();
             let result = run("NERVES_HUB_REBOOT_COMMAND", &text, deadline);
             if result.is_ok() {
-                journal.clear();
+                journal.reboot_accepted();
             }
             Event::RebootCommandEnded(result)
         });

@@ -313,7 +313,7 @@ settings! {
         NERVES_HUB_BOOTED_SLOT Plain Text("SLOT"), "",
             "Overrides which slot is running, else from the kernel command line (fw_slot) or NERVES_HUB_SLOT_ROOTS.";
         NERVES_HUB_STALE_SLOT Plain Choice(&["refuse", "correct"]), "refuse",
-            "When another slot is running than the U-Boot environment records as active. refuse: no update, which would overwrite the running slot; correct: the record is corrected at the start, also between an update and its reboot.";
+            "When another slot is running than the U-Boot environment records as active. refuse: no update, which would overwrite the running slot; correct: the record is corrected at the start, but not while firmware that the agent has installed waits for its reboot.";
     }
     "Agent" {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",

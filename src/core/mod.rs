@@ -38,7 +38,7 @@ use endpoint::Endpoint;
 use event::{ArchiveEnd, Counted, Errand, Event, Signal, Worker};
 use keys::{HubKeys, Ring};
 use link::Link;
-use reboot::Reboot;
+use reboot::{Installed, Reboot};
 use status::Alarm;
 use timers::{Timer, Timers};
 use trial::Trial;
@@ -83,8 +83,8 @@ pub struct Setup {
     pub kept_keys: Option<HubKeys>,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
-    /// Firmware that was installed in this boot, and whose reboot is owed.
-    pub installed: Option<String>,
+    /// Firmware that was installed in this boot by an earlier run, and whose reboot is owed.
+    pub installed: Option<Installed>,
     /// Differs between devices and starts.
     pub seed: u64,
 }
@@ -194,9 +194,8 @@ impl Core {
             let alarm = Alarm::FirmwareReverted;
             log::warn!("alarm {alarm:?}: {}", alarm.description());
         }
-        if let Some(uuid) = self.setup.installed.take() {
-            log::info!("firmware {uuid} was installed before the agent started again");
-            self.settle(uuid, None);
+        if let Some(installed) = self.setup.installed.take() {
+            self.keep_promise(installed);
         }
         self.begin_trial();
         if self.setup.endpoint.is_none() {

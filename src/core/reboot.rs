@@ -24,6 +24,24 @@ pub struct Reboot {
     failures: u32,
 }
 
+/// What an earlier run has left to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    pub uuid: String,
+    pub reboot: Ordered,
+}
+
+/// How far that run came with its reboot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordered {
+    /// The hub may not have heard of the success either.
+    No,
+    /// What became of the command is not known.
+    Tried,
+    /// The command said that it would be done.
+    Accepted,
+}
+
 /// Who wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
@@ -179,6 +197,28 @@ impl Core {
         self.reboot.step = Step::Forced;
         self.set_timer(Timer::RebootOverdue, self.setup.reboot_timeout);
         self.effect(Effect::ForceReboot);
+    }
+
+    /// Firmware was installed before the agent started again; the machine is still up.
+    pub(super) fn keep_promise(&mut self, Installed { uuid, reboot }: Installed) {
+        log::info!("firmware {uuid} was installed before the agent started again");
+        match reboot {
+            Ordered::No => self.settle(uuid, None),
+            Ordered::Tried => self.reboot_into_new_firmware(),
+            Ordered::Accepted => {
+                self.update.phase = Phase::Rebooting;
+                self.await_accepted_reboot();
+            }
+        }
+    }
+
+    /// An earlier run's command was accepted: the machine has its time to go down.
+    fn await_accepted_reboot(&mut self) {
+        let pause = show_duration(self.setup.reboot_timeout);
+        log::warn!("the machine was told to reboot and has not; telling it again in {pause}");
+        self.reboot.why = Some(Why::Update);
+        self.reboot.step = Step::Resting;
+        self.set_timer(Timer::RebootRetry, self.setup.reboot_timeout);
     }
 
     /// Neither the command nor the kernel rebooted: from the beginning, after a pause.

@@ -426,7 +426,7 @@ impl Core {
         }
     }
 
-    fn reboot_into_new_firmware(&mut self) {
+    pub(super) fn reboot_into_new_firmware(&mut self) {
         self.timers.cancel(Timer::RebootAnyway);
         self.update.phase = Phase::Rebooting;
         self.order_reboot_for(Why::Update);

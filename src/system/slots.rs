@@ -5,6 +5,7 @@
 //! dispatcher thread. Every action may be repeated.
 
 mod describe;
+mod guard;
 mod native;
 mod program;
 mod running;
@@ -20,6 +21,7 @@ use crate::config::{
     Config, FwupSettings, Installer, MetadataSettings, MetadataSource, SlotOptions,
 };
 pub use describe::{Description, Slot, describe};
+pub use guard::{Guard, Record};
 pub use running::{Running, booted, disagreement, reconcile};
 
 /// Where slots are looked for and how they are changed.

@@ -2,7 +2,11 @@
 //! that a reboot is owed.
 //!
 //! Owns one small file, valid within one boot of the machine. It says nothing about bytes
-//! downloaded: those speak for themselves.
+//! downloaded: those speak for themselves. What to make of an entry is for `agent::left`.
+//!
+//! A boot is known by the kernel's id of it and by the start of process 1, so that a
+//! container that was started again counts as one. An entry goes when what it says has been
+//! settled, never because a command has said that it will be.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +14,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::system::durable;
+use crate::system::slots::Record;
 
 /// Most bytes of the file.
 const CAP: usize = 4096;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const INIT: &str = "/proc/1/stat";
+/// Where process 1's start stands in [`INIT`], behind the name in brackets.
+const START: usize = 19;
 
 /// The file and the boot it must be of.
 #[derive(Clone, Debug)]
@@ -22,6 +30,8 @@ pub struct Journal {
     boot: Option<String>,
     /// The running slot.
     slot: Option<String>,
+    /// Runs of the agent before this one that ordered the reboot that is owed.
+    orders: u64,
 }
 
 /// An update in hand.
@@ -29,23 +39,22 @@ pub struct Journal {
 pub struct Entry {
     pub stage: Stage,
     pub uuid: String,
-    /// The slot that is running.
+    /// The slot that was running.
     pub slot: Option<String>,
-}
-
-impl Entry {
-    /// The firmware whose reboot is owed.
-    pub fn installed(self) -> Option<String> {
-        (self.stage == Stage::Installed).then_some(self.uuid)
-    }
+    /// What was on record when the installer had succeeded; `None`: that is not known.
+    pub record: Option<Record>,
+    /// Runs of the agent that ordered the reboot.
+    pub orders: u64,
+    /// The last order's command succeeded.
+    pub accepted: bool,
 }
 
 /// How far it had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The installer ran; its verdict was not heard.
+    /// The installer ran; its verdict was not heard, or what it did could not be undone.
     Applying,
-    /// The installer succeeded; the reboot was not ordered yet.
+    /// The installer succeeded; the machine has not rebooted yet.
     Installed,
 }
 
@@ -61,17 +70,23 @@ impl Stage {
 impl Journal {
     /// The journal of the running boot.
     pub fn new(data_path: &Path) -> Self {
-        let boot = std::fs::read_to_string(BOOT_ID).ok();
         Self {
             path: data_path.join("update"),
-            boot: boot.map(|boot| boot.trim().to_owned()),
+            boot: boot(),
             slot: None,
+            orders: 0,
         }
     }
 
     /// To be noted with what is written.
     pub fn in_slot(self, slot: Option<String>) -> Self {
         Self { slot, ..self }
+    }
+
+    /// Goes on with the reboot that earlier runs ordered.
+    pub fn after(self, entry: Option<&Entry>) -> Self {
+        let orders = entry.map_or(0, |entry| entry.orders);
+        Self { orders, ..self }
     }
 
     /// What the agent's last run left in this boot. A reboot settles everything.
@@ -89,28 +104,90 @@ impl Journal {
 
     fn parse(&self, bytes: &[u8]) -> Option<Entry> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
-        let text = |name: &str| value[name].as_str().map(str::to_owned);
-        if text("boot")? != *self.boot.as_ref()? {
+        let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
+        if text(&value, "boot")? != *self.boot.as_ref()? {
             return None;
         }
-        let name = text("stage")?;
+        let name = text(&value, "stage")?;
         let stage = [Stage::Applying, Stage::Installed]
             .into_iter()
             .find(|stage| stage.name() == name)?;
+        let record = &value["record"];
         Some(Entry {
             stage,
-            uuid: text("uuid")?,
-            slot: text("slot"),
+            uuid: text(&value, "uuid")?,
+            slot: text(&value, "slot"),
+            record: record["reverted"].as_bool().map(|reverted| Record {
+                active: text(record, "active"),
+                uuid: text(record, "uuid"),
+                reverted,
+            }),
+            orders: value["orders"].as_u64().unwrap_or(0),
+            accepted: value["accepted"].as_bool().unwrap_or(false),
         })
+    }
+
+    /// An installer is about to be started.
+    pub fn applying(&self, uuid: &str) {
+        self.write(&self.entry(Stage::Applying, uuid));
+    }
+
+    /// It succeeded; this is on record now.
+    pub fn installed(&self, uuid: &str, record: Option<Record>) {
+        self.write(&Entry {
+            record,
+            ..self.entry(Stage::Installed, uuid)
+        });
+    }
+
+    /// The reboot command is about to be run, for whatever reason.
+    pub fn reboot_ordered(&self) {
+        self.note_order(false);
+    }
+
+    /// It succeeded.
+    pub fn reboot_accepted(&self) {
+        self.note_order(true);
+    }
+
+    fn note_order(&self, accepted: bool) {
+        if let Some(entry) = self.read().filter(|left| left.stage == Stage::Installed) {
+            self.write(&Entry {
+                orders: self.orders + 1,
+                accepted,
+                ..entry
+            });
+        }
+    }
+
+    fn entry(&self, stage: Stage, uuid: &str) -> Entry {
+        Entry {
+            stage,
+            uuid: uuid.to_owned(),
+            slot: self.slot.clone(),
+            record: None,
+            orders: self.orders,
+            accepted: false,
+        }
     }
 
     /// Notes it durably. A disk that takes no note must not keep a device from its update,
     /// so a failure is only logged.
-    pub fn write(&self, stage: Stage, uuid: &str) {
+    fn write(&self, entry: &Entry) {
+        let record = entry.record.as_ref().map(|record| {
+            json!({
+                "active": record.active,
+                "uuid": record.uuid,
+                "reverted": record.reverted,
+            })
+        });
         let value = json!({
-            "stage": stage.name(),
-            "uuid": uuid,
-            "slot": self.slot,
+            "stage": entry.stage.name(),
+            "uuid": entry.uuid,
+            "slot": entry.slot,
+            "record": record,
+            "orders": entry.orders,
+            "accepted": entry.accepted,
             "boot": self.boot,
         });
         self.complain(durable::write(&self.path, value.to_string().as_bytes()));
@@ -129,33 +206,108 @@ impl Journal {
     }
 }
 
+/// Process 1 may be hidden from us: then the kernel's id has to do.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string(BOOT_ID).ok()?;
+    let stat = std::fs::read_to_string(INIT).unwrap_or_default();
+    Some(format!("{} {}", id.trim(), start(&stat)))
+}
+
+/// Its name may hold anything, brackets and spaces too.
+fn start(stat: &str) -> &str {
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    fields
+        .and_then(|fields| fields.split(' ').nth(START))
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn journal(folder: &Path, boot: &str) -> Journal {
+        Journal {
+            path: folder.join("update"),
+            boot: Some(boot.to_owned()),
+            slot: Some("a".to_owned()),
+            orders: 0,
+        }
+    }
+
     #[test]
     fn entries_last_for_one_boot() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = |boot: &str| Journal {
-            path: folder.path().join("update"),
-            boot: Some(boot.to_owned()),
-            slot: Some("a".to_owned()),
+        let journal = |boot: &str| journal(folder.path(), boot);
+        let record = Record {
+            active: Some("b".into()),
+            uuid: Some("u-1".into()),
+            reverted: true,
         };
         assert_eq!(journal("1").read(), None);
-        for stage in [Stage::Applying, Stage::Installed] {
-            journal("1").write(stage, "u-1");
+        for (stage, record) in [
+            (Stage::Applying, None),
+            (Stage::Installed, None),
+            (Stage::Installed, Some(record)),
+        ] {
+            match stage {
+                Stage::Applying => journal("1").applying("u-1"),
+                Stage::Installed => journal("1").installed("u-1", record.clone()),
+            }
             let entry = Entry {
                 stage,
                 uuid: "u-1".into(),
                 slot: Some("a".into()),
+                record,
+                orders: 0,
+                accepted: false,
             };
             assert_eq!(journal("1").read(), Some(entry));
         }
         assert_eq!(journal("2").read(), None);
         assert_eq!(journal("1").read(), None, "gone for good");
-        journal("1").write(Stage::Applying, "u-1");
+        journal("1").applying("u-1");
         journal("1").clear();
         assert_eq!(journal("1").read(), None);
+    }
+
+    #[test]
+    fn runs_that_order_a_reboot_are_counted_once_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = journal(folder.path(), "1");
+        let noted = || {
+            let entry = journal.read()?;
+            Some((entry.stage, entry.orders, entry.accepted))
+        };
+        // Reboots for other reasons are not promised.
+        journal.reboot_ordered();
+        assert_eq!(noted(), None);
+        journal.applying("u-1");
+        journal.reboot_accepted();
+        assert_eq!(noted(), Some((Stage::Applying, 0, false)));
+        journal.installed("u-1", None);
+        for run in 1..=3 {
+            let entry = journal.read();
+            let journal = journal.clone().after(entry.as_ref());
+            for _ in 0..2 {
+                journal.reboot_ordered();
+                assert_eq!(noted(), Some((Stage::Installed, run, false)));
+                journal.reboot_accepted();
+                assert_eq!(noted(), Some((Stage::Installed, run, true)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_start_of_process_1_is_found_behind_any_name() {
+        let numbers: Vec<String> = (4..53).map(|field| field.to_string()).collect();
+        for name in ["init", "a) S (b", "(sd-pam)"] {
+            let stat = format!("1 ({name}) S {}\n", numbers.join(" "));
+            assert_eq!(start(&stat), "22");
+        }
+        assert_eq!(start(""), "");
+        let boot = boot().unwrap();
+        let (_, start) = boot.split_once(' ').unwrap();
+        assert!(start.parse::<u64>().is_ok(), "{boot}");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! Owns when an installation begins (with the first piece of the feed, which says whether
 //! the firmware comes in pieces or lies in a file), starts over and ends. How each tool is
 //! driven is in `fwup` and `program`, what their processes have in common in `process` and
-//! `listener`. Notes in the journal what must outlive the agent. Must not know how the firmware was downloaded.
+//! `listener`. Right before it starts anything it looks whether the running slot is still
+//! safe, and it notes in the journal what must outlive the agent. Must not know how the
+//! firmware was downloaded.
 
 mod error;
 mod fwup;
@@ -23,8 +25,9 @@ use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
 use crate::system::durable;
 use crate::system::http::Cancel;
+use crate::system::slots::Guard;
 use crate::update::feed::{Chunk, Drain, Feed};
-use crate::update::journal::{Journal, Stage};
+use crate::update::journal::Journal;
 use error::Problem;
 
 /// Applies what the feed brings, failing or not; `Finished` is the last event.
@@ -33,32 +36,33 @@ use error::Problem;
 /// None; failures are in [`InstallEvent::Finished`].
 pub fn run(
     job: JobId,
-    settings: &FwupSettings,
-    order: &InstallOrder,
+    order: InstallOrder,
     feed: Drain,
     cancel: &Cancel,
     journal: &Journal,
+    guard: &Guard,
     inbox: &Sender<Event>,
 ) -> Result<(), String> {
-    let installation = Installation {
+    let mut installation = Installation {
         job,
-        settings,
+        settings: &guard.settings.fwup,
         order,
         cancel,
-        journal,
         inbox,
+        has_begun: false,
     };
-    let verdict = installation.run(&feed);
-    match verdict {
+    let result = installation.run(&feed, journal, guard);
+    let uuid = &installation.order.offer.uuid;
+    match &result {
         // Before anybody hears of it: whatever happens next, the reboot is owed.
-        Ok(()) => journal.write(Stage::Installed, &order.offer.uuid),
-        Err(_) => journal.clear(),
+        Ok(()) => journal.installed(uuid, guard.record()),
+        Err(_) if installation.has_begun && guard.take_back(uuid) => journal.clear(),
+        // Nothing was noted, or what was is still to be put right.
+        Err(_) => {}
     }
     // A download that waits for room in the feed must end, too.
     drop(feed);
     cancel.cancel();
-    // The hub recognises "fwup error".
-    let result = verdict.map_err(|reason| format!("{} error: {reason}", settings.installer.tool()));
     // The dispatcher is gone only when the process leaves.
     let _ = inbox.send(Event::Install(job, InstallEvent::Finished(result)));
     Ok(())
@@ -68,10 +72,11 @@ pub fn run(
 struct Installation<'a> {
     job: JobId,
     settings: &'a FwupSettings,
-    order: &'a InstallOrder,
+    order: InstallOrder,
     cancel: &'a Cancel,
-    journal: &'a Journal,
     inbox: &'a Sender<Event>,
+    /// A process may have been started.
+    has_begun: bool,
 }
 
 /// Where the firmware is.
@@ -90,15 +95,21 @@ enum Outcome {
 }
 
 impl Installation<'_> {
-    fn run(&self, feed: &Drain) -> Result<(), String> {
+    fn run(&mut self, feed: &Drain, journal: &Journal, guard: &Guard) -> Result<(), String> {
+        let settings = self.settings;
+        // The hub recognises "fwup error".
+        let failed = |reason| format!("{} error: {reason}", settings.installer.tool());
         loop {
-            let source = first_piece(feed, self.cancel).map_err(|problem| problem.to_string())?;
-            self.journal.write(Stage::Applying, &self.order.offer.uuid);
-            let outcome = match &self.settings.installer {
-                Installer::Fwup => fwup::install(self, source, feed)?,
-                Installer::Command(path) => program::install(self, path, source, feed)?,
+            let source =
+                first_piece(feed, self.cancel).map_err(|problem| failed(problem.to_string()))?;
+            self.order.devpath = guard.aim()?;
+            journal.applying(&self.order.offer.uuid);
+            self.has_begun = true;
+            let outcome = match &settings.installer {
+                Installer::Fwup => fwup::install(self, source, feed),
+                Installer::Command(path) => program::install(self, path, source, feed),
             };
-            match outcome {
+            match outcome.map_err(failed)? {
                 Outcome::Installed => return Ok(()),
                 Outcome::StartOver => log::info!("the installer starts over"),
             }

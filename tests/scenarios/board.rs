@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nerveshub_agent::system::uboot_env::UbootEnv;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -25,6 +25,19 @@ pub fn with_environment(device: &mut Device) {
     // Whatever this machine has.
     let none = device.path("no-ops.fw").display().to_string();
     device.set("OPS_FW", &none);
+}
+
+/// What an update of slot b changes.
+fn switch_to_b(uuid: &str) -> [(&str, &str); 7] {
+    [
+        ("nerves_fw_active", "b"),
+        ("b.nerves_fw_uuid", uuid),
+        ("b.nerves_fw_product", "demo"),
+        ("b.nerves_fw_version", "2.0.0"),
+        ("b.nerves_fw_platform", "demo-board"),
+        ("b.nerves_fw_architecture", "x86_64"),
+        ("b.nerves_fw_validated", "0"),
+    ]
 }
 
 impl Board<'_> {
@@ -50,22 +63,31 @@ impl Board<'_> {
 
     /// The mark of one slot.
     pub fn mark(&self, slot: &str) -> Option<String> {
-        self.read().remove(&format!("{slot}.nerves_fw_validated"))
+        self.value(&format!("{slot}.nerves_fw_validated"))
     }
 
     /// After an update of slot b: it is tried, unmarked.
     pub fn try_b(&self, uuid: &str) {
         let slot_a = self.slot_a().display().to_string();
-        self.set(&[
-            ("nerves_fw_active", "b"),
-            ("nerves_fw_devpath", &slot_a),
-            ("b.nerves_fw_uuid", uuid),
-            ("b.nerves_fw_product", "demo"),
-            ("b.nerves_fw_version", "2.0.0"),
-            ("b.nerves_fw_platform", "demo-board"),
-            ("b.nerves_fw_architecture", "x86_64"),
-            ("b.nerves_fw_validated", "0"),
-        ]);
+        self.set(&switch_to_b(uuid));
+        self.set(&[("nerves_fw_devpath", &slot_a)]);
+    }
+
+    /// The environment that an update leaves behind, for somebody else to put in place.
+    pub fn write_switched(&self, path: &Path, uuid: &str) {
+        let mut values = self.read();
+        let switched = switch_to_b(uuid).map(|(key, value)| (key.to_owned(), value.to_owned()));
+        values.extend(switched);
+        self.write_aside(path, &values);
+    }
+
+    /// The slot recorded as active.
+    pub fn active(&self) -> String {
+        self.value("nerves_fw_active").expect("a slot")
+    }
+
+    pub fn value(&self, key: &str) -> Option<String> {
+        self.read().remove(key)
     }
 
     /// After a boot of slot b that nobody marked: back to slot a, the mark stays as it is.
@@ -87,7 +109,7 @@ impl Board<'_> {
         self.0.path("fw_env.config")
     }
 
-    fn environment(&self) -> PathBuf {
+    pub fn environment(&self) -> PathBuf {
         self.0.path("environment")
     }
 
@@ -97,12 +119,16 @@ impl Board<'_> {
     }
 
     fn write(&self, values: &BTreeMap<String, String>) {
-        let lines = values.iter().map(|(key, value)| format!("{key}={value}\n"));
         // Whole or not at all: the agent may read it at any time.
         let new = self.0.path("environment.new");
-        let aside = self.0.path("configuration.new");
-        write_environment(&new, &aside, &lines.collect::<String>());
+        self.write_aside(&new, values);
         std::fs::rename(new, self.environment()).expect("environment");
+    }
+
+    fn write_aside(&self, path: &Path, values: &BTreeMap<String, String>) {
+        let lines = values.iter().map(|(key, value)| format!("{key}={value}\n"));
+        let aside = self.0.path("configuration.new");
+        write_environment(path, &aside, &lines.collect::<String>());
     }
 
     /// Makes the environment readable only, even for root, or writable again.

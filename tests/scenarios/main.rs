@@ -11,6 +11,7 @@ mod frames;
 mod fwup;
 mod gate;
 mod installer;
+mod journal;
 mod keys;
 mod kill_sweep;
 mod link;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use fwup_standin::archive::Builder;
 use nerveshub_agent::system::uboot_env::{UbootEnv, crc32};
 
+use crate::board;
 use crate::config::{run, text};
 use crate::rig::{self, Device, IDENTIFIER, Installer, installers};
 use crate::stage::Stage;
@@ -340,4 +341,49 @@ fn a_record_that_cannot_be_corrected_refuses_updates() {
         "{reason}"
     );
     stage.assert_untouched();
+}
+
+/// Somebody reverts while the agent runs: what was the other slot is the running one now.
+#[test]
+fn a_record_that_changes_while_the_agent_runs_is_noticed() {
+    let installer = rig::standin();
+    for booted in [None, Some("a")] {
+        let stage = Stage::prepared(&installer, |_, device| {
+            board::with_environment(device);
+            board::Board(device).begin(true);
+            if let Some(slot) = booted {
+                device.set("BOOTED_SLOT", slot);
+            }
+        });
+        let board = board::Board(&stage.device);
+        board.set(&[("nerves_fw_active", "b")]);
+        stage.hub.offer(&stage.firmware("small-2.0.1.fw"));
+        assert_eq!(
+            stage.expect_failed(),
+            "the active slot is recorded as b but a is running; an update would overwrite the \
+             running slot; reboot, or set NERVES_HUB_STALE_SLOT=correct"
+        );
+        assert!(stage.fwup_pids().is_empty());
+        stage.assert_untouched();
+        stage.assert_unharmed();
+        assert!(!stage.device.path("data/update").exists());
+        board.set(&[("nerves_fw_active", "a")]);
+        stage.assert_takes_the_next();
+    }
+}
+
+/// Where to write is what the record says then, not what it said at the start.
+#[test]
+fn a_device_path_that_changes_while_the_agent_runs_is_followed() {
+    let stage = Stage::prepared(&rig::standin(), |_, device| {
+        board::with_environment(device);
+        board::Board(device).begin(true);
+    });
+    let board = board::Board(&stage.device);
+    let slot_a = board.slot_a();
+    board.set(&[("nerves_fw_devpath", &slot_a.display().to_string())]);
+    stage.hub.offer(&stage.firmware("small-2.0.1.fw"));
+    stage.expect_installed();
+    stage.assert_untouched();
+    assert!(std::fs::read(slot_a).expect("slot a") != board::OLD_SLOT);
 }

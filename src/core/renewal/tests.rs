@@ -9,6 +9,7 @@ use crate::config::Secret;
 use crate::core::Setup;
 use crate::core::effect::Effect;
 use crate::core::event::{Event, InstallEvent, JobId, SocketEvent};
+use crate::core::reboot::{Installed, Ordered};
 use crate::core::tests::{Bench, SECOND, setup};
 use crate::core::timers::Timer;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Stage};
@@ -274,7 +275,10 @@ fn a_join_that_the_hub_refuses_is_asked_with_again() {
 
 fn owing() -> Setup {
     Setup {
-        installed: Some("new".into()),
+        installed: Some(Installed {
+            uuid: "new".into(),
+            reboot: Ordered::No,
+        }),
         ..setup()
     }
 }
@@ -363,4 +367,37 @@ fn a_link_that_comes_and_goes_does_not_put_off_the_reboot() {
     assert!(!bench.rebooted());
     bench.pass(SECOND);
     assert!(bench.rebooted());
+}
+
+fn owing_after(reboot: Ordered) -> Bench {
+    Bench::new(Setup {
+        installed: Some(Installed {
+            uuid: "new".into(),
+            reboot,
+        }),
+        ..setup()
+    })
+}
+
+#[test]
+fn a_reboot_ordered_by_an_earlier_run_is_not_reported_again() {
+    let mut bench = owing_after(Ordered::Tried);
+    assert!(bench.rebooted());
+    // It is as any other from then on.
+    bench.event(Event::RebootCommandEnded(Ok(())));
+    bench.pass(60 * SECOND);
+    assert!(bench.effects.contains(&Effect::ForceReboot));
+
+    // Accepted, it has its time; the hub is no longer told of anything, and offers nothing.
+    let mut bench = owing_after(Ordered::Accepted);
+    bench.open();
+    assert_eq!(bench.uuid_in_last_join(), Value::Null);
+    bench.reply_to_join();
+    bench.offer("new");
+    bench.pass(59 * SECOND);
+    assert!(!bench.rebooted());
+    bench.pass(SECOND);
+    assert!(bench.rebooted());
+    assert!(!bench.device_pushes().contains(&DevicePush::Received));
+    assert!(!bench.device_pushes().contains(&DevicePush::Completed));
 }

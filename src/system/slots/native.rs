@@ -38,7 +38,14 @@ pub(super) fn perform(settings: &SlotSettings, action: Action) -> Result<(), Slo
 /// Records `slot`, which is running, as the active one. Marks outside slots were the other
 /// slot's; left as they are, a boot loader would judge this one by them. The slot's own mark
 /// is carried over, and a slot without one was good enough to install the other.
-pub(super) fn record_active(settings: &SlotSettings, slot: &str) -> Result<(), SlotError> {
+///
+/// `unfinished` is a slot whose installation did not succeed: it has never been booted, so
+/// that it is nothing to go back to, nor was it rolled back.
+pub(super) fn record_active(
+    settings: &SlotSettings,
+    slot: &str,
+    unfinished: Option<&str>,
+) -> Result<(), SlotError> {
     let source = settings.metadata.source.clone();
     let read_only = || SlotError::ReadOnly { source };
     edit(settings, read_only, |values| {
@@ -50,6 +57,9 @@ pub(super) fn record_active(settings: &SlotSettings, slot: &str) -> Result<(), S
         }
         if mark != "0" {
             stop_counting(&mut changes, values);
+        }
+        if let Some(unfinished) = unfinished {
+            forget(&mut changes, values, unfinished);
         }
         Ok(changes)
     })
@@ -150,10 +160,15 @@ fn revert(values: &KeyValues) -> Result<Vec<Change>, String> {
 fn prevent_revert(values: &KeyValues) -> Result<Vec<Change>, String> {
     let (_, other) = pair(values)?;
     let mut changes = Vec::new();
-    for name in IDENTITY {
-        set_in_slot(&mut changes, values, &other, name, None);
-    }
+    forget(&mut changes, values, &other);
     Ok(changes)
+}
+
+/// What the slot holds is no firmware any more.
+fn forget(changes: &mut Vec<Change>, values: &KeyValues, slot: &str) {
+    for name in IDENTITY {
+        set_in_slot(changes, values, slot, name, None);
+    }
 }
 
 /// The active slot and the other one.

@@ -106,22 +106,28 @@ pub fn disagreement<'a>(
     (active != booted).then_some((active, booted))
 }
 
+/// Why no update is installed then.
+pub(super) fn stale(active: &str, running: &str) -> String {
+    format!(
+        "the active slot is recorded as {active} but {running} is running; an update would \
+         overwrite the running slot; reboot, or set NERVES_HUB_STALE_SLOT=correct"
+    )
+}
+
 /// For the agent's start: the running slot, and `values` with the record corrected where
 /// that is asked for and possible.
 ///
 /// A record that differs is normal between an update and its reboot. The agent may start
-/// in between, which is why the correction, which undoes the switch, is not the default.
+/// in between, and knows of its own updates only, which is why the correction, which undoes
+/// the switch, is not the default.
 pub fn reconcile(settings: &SlotSettings, values: KeyValues) -> (KeyValues, Running) {
     let slot = booted(settings);
     let Some((active, running)) = disagreement(&values, slot.as_deref()) else {
         return (values, Running { slot, stale: None });
     };
-    let mut reason = format!(
-        "the active slot is recorded as {active} but {running} is running; an update would \
-         overwrite the running slot; reboot, or set NERVES_HUB_STALE_SLOT=correct"
-    );
+    let mut reason = stale(active, running);
     if settings.options.correct_stale {
-        match native::record_active(settings, running) {
+        match native::record_active(settings, running, None) {
             Ok(()) => {
                 log::warn!(
                     "the active slot was recorded as {active} but {running} is running; \

@@ -1,6 +1,8 @@
 //! Every action by every means, on environments of every naming; the running slot by every
 //! source.
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

@@ -108,7 +108,7 @@ impl Program<'_> {
 
     /// Values that are not known are empty, so that scripts may run under `set -u`.
     fn command(&self, verb: &str) -> Command {
-        let order = self.site.order;
+        let order = &self.site.order;
         let offer = &order.offer;
         let mut command = Command::new(self.path);
         command.arg(verb);

@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::config::Secret;
+use crate::config::{MetadataSource, Secret};
+use crate::system::kv::KeyValues;
+use crate::system::slots::{Record, SlotSettings};
 use crate::update::feed::{self, Filler};
+use crate::update::journal::Stage;
 use crate::wire::Offer;
 
 const OK: &str = r"printf '\000\000\000\004OK\000\000'";
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
+/// Drives whatever the test is about; slot a runs.
 struct Bench {
     folder: tempfile::TempDir,
     settings: FwupSettings,
@@ -29,7 +33,7 @@ impl Bench {
             settings: FwupSettings {
                 installer: Installer::Fwup,
                 path,
-                devpath: None,
+                devpath: Some(folder.path().join("disk")),
                 task: "upgrade".into(),
                 env: Vec::new(),
                 extra_options: Vec::new(),
@@ -47,7 +51,7 @@ impl Bench {
                     checksum: Some([0xAB; 32]),
                     partials: Vec::new(),
                 },
-                devpath: Some(folder.path().join("disk")),
+                devpath: Some("/dev/of-the-start".into()),
                 public_keys: vec![KEY.into()],
                 identifier: "device".into(),
             },
@@ -87,6 +91,33 @@ impl Bench {
         }
     }
 
+    fn journal(&self) -> Journal {
+        Journal::new(&self.path("data"))
+    }
+
+    /// The description is in a file `metadata`, once there is one.
+    fn guard(&self) -> Guard {
+        let offline = ("NERVES_HUB_CONNECT".into(), "0".into());
+        let (config, _) = crate::config::parse([offline].into_iter()).unwrap();
+        let mut settings = SlotSettings::new(&config);
+        settings.fwup = self.settings.clone();
+        let file = self.path("metadata");
+        settings.metadata.source = match file.exists() {
+            true => MetadataSource::File(file),
+            false => MetadataSource::Env,
+        };
+        let values = match settings.metadata.source {
+            MetadataSource::File(_) => KeyValues::parse_lines("nerves_fw_active=a").unwrap(),
+            _ => KeyValues::default(),
+        };
+        Guard::new(settings, Some("a".into()), &values)
+    }
+
+    fn record(&self, active: &str, uuid: &str) {
+        let text = format!("nerves_fw_active={active}\n{active}.nerves_fw_uuid={uuid}\n");
+        std::fs::write(self.path("metadata"), text).unwrap();
+    }
+
     /// Runs the installer while `download` fills the feed; the outcome.
     fn run(&self, download: impl FnOnce(Filler) + Send) -> Result<(), String> {
         let (filler, drain) = feed::channel();
@@ -100,11 +131,11 @@ impl Bench {
             scope.spawn(|| meanwhile(&cancel));
             run(
                 JobId(1),
-                &self.settings,
-                &self.order,
+                self.order.clone(),
                 drain,
                 &cancel,
-                &Journal::new(&self.path("data")),
+                &self.journal(),
+                &self.guard(),
                 &inbox,
             )
             .unwrap();
@@ -218,7 +249,7 @@ fn a_stream_that_starts_over_may_end_in_a_file() {
 #[test]
 fn fwup_is_never_left_to_choose_a_device() {
     let mut bench = Bench::fwup(SEEN);
-    bench.order.devpath = None;
+    bench.settings.devpath = None;
     let result = bench.take(bench.file(true)).unwrap_err();
     assert!(result.starts_with("fwup error: no device"), "{result}");
     assert_eq!(bench.read("seen"), "");
@@ -443,4 +474,48 @@ fn an_unproven_file_that_is_not_good_is_not_kept() {
     bench.settings.path = "/no/such/fwup".into();
     bench.take(bench.file(false)).unwrap_err();
     assert!(bench.path("firmware").exists());
+}
+
+#[test]
+fn the_running_slot_is_not_written_to_by_a_record_that_has_changed() {
+    let bench = Bench::fwup(&format!("{SEEN}; {OK}"));
+    bench.record("b", "other");
+    let reason = bench.take(bench.file(true)).unwrap_err();
+    assert!(
+        reason.starts_with("the active slot is recorded as b but a is"),
+        "{reason}"
+    );
+    assert_eq!(bench.read("seen"), "");
+    assert_eq!(bench.journal().read(), None);
+    // What an earlier installation has left is not forgotten for that.
+    bench.journal().applying("uuid-0");
+    bench.take(bench.file(true)).unwrap_err();
+    assert!(bench.journal().read().is_some());
+}
+
+#[test]
+fn what_an_installer_leaves_is_noted_until_it_is_right() {
+    let switch = "printf 'nerves_fw_active=b\nb.nerves_fw_uuid=uuid-1\n' > metadata";
+    let failure = r"printf '\000\000\000\007ER\000\000bad'; exit 1";
+    for (script, left) in [
+        (format!("{switch}; {failure}"), Some((Stage::Applying, "b"))),
+        (failure.to_owned(), None),
+        (format!("{switch}; {OK}"), Some((Stage::Installed, "b"))),
+        (OK.to_owned(), Some((Stage::Installed, "a"))),
+    ] {
+        let bench = Bench::fwup(&script);
+        bench.record("a", "uuid-0");
+        let result = bench.take(bench.file(true));
+        let entry = bench.journal().read();
+        let stage = entry.as_ref().map(|entry| entry.stage);
+        assert_eq!(stage, left.map(|(stage, _)| stage), "{script}");
+        let is_installed = stage == Some(Stage::Installed);
+        assert_eq!(result.is_ok(), is_installed);
+        let record = is_installed.then(|| Record {
+            active: left.map(|(_, slot)| slot.to_owned()),
+            uuid: left.map(|(_, slot)| format!("uuid-{}", u8::from(slot == "b"))),
+            reverted: false,
+        });
+        assert_eq!(entry.and_then(|entry| entry.record), record, "{script}");
+    }
 }
