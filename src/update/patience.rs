@@ -76,12 +76,16 @@ impl Patience {
             )));
         }
         if self.started.elapsed() >= self.settings.max_timeout {
-            return Err(Failure::Failed(format!(
-                "download failed: not finished in {:?}: {reason}",
-                self.settings.max_timeout
-            )));
+            return Err(self.late(&reason));
         }
         Ok(())
+    }
+
+    fn late(&self, reason: &str) -> Failure {
+        let limit = self.settings.max_timeout;
+        Failure::Failed(format!(
+            "download failed: not finished in {limit:?}: {reason}"
+        ))
     }
 
     pub(super) fn next_pause(
@@ -90,12 +94,14 @@ impl Patience {
         after: Option<u64>,
     ) -> Result<Duration, Failure> {
         log::warn!("download interrupted: {reason}");
-        self.failed(reason)?;
+        self.failed(reason.clone())?;
         let asked = Duration::from_secs(after.unwrap_or(0).min(MAX_RETRY_AFTER));
         let pause = self.settings.time_between_retries.max(asked);
-        // Pauses count: none lasts longer than the download may.
-        let left = self.settings.max_timeout;
-        Ok(pause.min(left.saturating_sub(self.started.elapsed())))
+        // Pauses count: after one that lasts to the end there is no time for a request.
+        if self.started.elapsed() + pause >= self.settings.max_timeout {
+            return Err(self.late(&reason));
+        }
+        Ok(pause)
     }
 }
 
@@ -170,15 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn no_pause_outlasts_the_download() {
-        let max_timeout = 10 * MINUTE;
+    fn a_pause_that_outlasts_the_download_is_not_made() {
         let settings = DownloadSettings {
-            max_timeout,
+            max_timeout: 10 * MINUTE,
             ..settings()
         };
-        let pause = patience(settings).next_pause("503".into(), Some(3600));
-        let pause = pause.expect("another attempt");
-        assert!(pause > 9 * MINUTE && pause <= max_timeout, "{pause:?}");
+        let pause = |after| patience(settings).next_pause("HTTP 503".into(), Some(after));
+        assert_eq!(pause(540), Ok(9 * MINUTE));
+        let reason = "download failed: not finished in 600s: HTTP 503";
+        assert_eq!(pause(600), Err(Failure::Failed(reason.to_owned())));
     }
 
     #[test]

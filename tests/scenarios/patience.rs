@@ -39,25 +39,23 @@ fn range(request: &Request) -> &str {
 }
 
 #[test]
-fn a_server_that_wants_to_be_left_alone_for_years_is_asked_once_more_at_the_end() {
+fn a_server_that_wants_to_be_left_alone_for_years_is_left_alone() {
     for strategy in STRATEGIES {
-        let stage = stage(strategy, &[("MAX_TIMEOUT", "1s")]);
+        let stage = stage(strategy, &[("MAX_TIMEOUT", "1h")]);
         let (forged, firmware) = stage.forge("forged.fw", KIB);
         let years = vec![("retry-after".to_owned(), "999999999".to_owned())];
         let store = stage.hub.store();
         store.fault(&firmware.path(), Always, Fault::StatusWith(503, years));
         stage.hub.offer(&firmware);
         let reason = stage.expect_failed();
-        assert_eq!(reason, "download failed: not finished in 1s: HTTP 503");
+        assert_eq!(reason, "download failed: not finished in 3600s: HTTP 503");
         assert_eq!(stage.statuses(), FAILED);
         let requests = store.requests_for(&firmware.path());
         let at_once = match strategy.1 {
             "1" => 1,
             _ => 3,
         };
-        assert_eq!(requests.len(), 2 * at_once, "{strategy:?}");
-        let waited = requests[at_once].t - requests[0].t;
-        assert!(waited >= Duration::from_millis(900), "{waited:?}");
+        assert_eq!(requests.len(), at_once, "{strategy:?}");
         assert!(!forged.is_finished_on(&stage.device));
         stage.assert_untouched();
         stage.assert_unharmed();
