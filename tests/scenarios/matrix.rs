@@ -183,6 +183,17 @@ pub fn assert_kept(case: &str, stage: &Stage, strategy: &str, uuid: &str, forged
     assert_eq!(kept, expected, "{case}");
 }
 
+/// How many bytes of firmware are kept.
+pub fn kept(stage: &Stage) -> u64 {
+    let cache = stage.device.path("data/cache");
+    let is_firmware = |name: &&String| !name.ends_with(".facts") && !name.ends_with(".sums");
+    files(&cache)
+        .iter()
+        .filter(is_firmware)
+        .map(|name| std::fs::metadata(cache.join(name)).expect("file").len())
+        .sum()
+}
+
 /// Names below a folder, in order.
 pub fn files(folder: &Path) -> Vec<String> {
     let mut names = Vec::new();

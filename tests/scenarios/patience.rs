@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use devhub::store::When::{Always, Nth};
 use devhub::store::{Fault, Request};
 
-use crate::matrix::{KIB, STRATEGIES, files, prepare};
+use crate::matrix::{KIB, STRATEGIES, kept, prepare};
 use crate::rig::installers;
 use crate::stage::Stage;
 
@@ -21,17 +21,6 @@ fn stage(strategy: (&str, &str), settings: &[(&str, &str)]) -> Stage {
             device.set(name, value);
         }
     })
-}
-
-/// How many bytes are kept.
-fn kept(stage: &Stage) -> u64 {
-    let cache = stage.device.path("data/cache");
-    let is_firmware = |name: &&String| !name.ends_with(".facts") && !name.ends_with(".sums");
-    files(&cache)
-        .iter()
-        .filter(is_firmware)
-        .map(|name| std::fs::metadata(cache.join(name)).expect("file").len())
-        .sum()
 }
 
 fn range(request: &Request) -> &str {
