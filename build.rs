@@ -20,11 +20,7 @@ fn main() {
     println!("cargo::rustc-env=BUILD_TARGET={target}");
     if env::var("PROFILE").as_deref() == Ok("release") && target.contains("-linux-") {
         drop_unwind_tables();
-        let statically = env::var("CARGO_CFG_TARGET_FEATURE")
-            .is_ok_and(|features| features.split(',').any(|feature| feature == "crt-static"));
-        if statically {
-            prefer_own_backtrace();
-        }
+        prefer_own_backtrace(&target);
         fold_identical_code(&target);
         pack_relocations(&target);
     }
@@ -44,9 +40,36 @@ fn drop_unwind_tables() {
     link_with("-Wl,--no-eh-frame-hdr");
 }
 
-/// What src/system/backtrace.rs stands in for is in a static C runtime too.
-fn prefer_own_backtrace() {
-    link_with("-Wl,--allow-multiple-definition");
+/// What src/system/backtrace.rs stands in for is in a static runtime too.
+fn prefer_own_backtrace(target: &str) {
+    if is_static(target) {
+        link_with("-Wl,--allow-multiple-definition");
+    }
+}
+
+/// Whether the C library becomes part of the binary. Cargo does not tell of targets where
+/// that is the default.
+fn is_static(target: &str) -> bool {
+    compiler(target)
+        .args(["--print", "cfg"])
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("crt-static"))
+}
+
+/// The compiler, set as it will be for the binary.
+fn compiler(target: &str) -> Command {
+    let mut compiler = rustc();
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    compiler.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        compiler.arg(format!("-Clinker={linker}"));
+    }
+    compiler.args(["--target", target]);
+    compiler
+}
+
+fn rustc() -> Command {
+    Command::new(env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
 }
 
 /// Of functions that came out the same, one stays. Rust gives functions no address of their
@@ -65,14 +88,8 @@ fn linker_takes(target: &str, argument: &str) -> bool {
     if std::fs::write(&source, "fn main() {}").is_err() {
         return false;
     }
-    let mut rustc = Command::new(env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()));
-    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    rustc.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
-    if let Ok(linker) = env::var("RUSTC_LINKER") {
-        rustc.arg(format!("-Clinker={linker}"));
-    }
-    rustc
-        .args(["--target", target, "--out-dir", &folder])
+    compiler(target)
+        .args(["--out-dir", &folder])
         .arg(format!("-Clink-arg={argument}"))
         .arg(source)
         .stdout(Stdio::null())
@@ -81,16 +98,34 @@ fn linker_takes(target: &str, argument: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Relative relocations in the packed form are a twentieth of the file smaller. The loader
-/// must know that form: glibc does from 2.36 on, which can be told for this machine only.
+/// Relative relocations in the packed form are a twentieth of the file smaller. What loads
+/// the program must know that form: glibc does from 2.36 on, which can be told for this
+/// machine only. Static builds load themselves, with the musl that comes with Rust: 1.2.5
+/// since Rust 1.93.
 fn pack_relocations(target: &str) {
     let is_native = env::var("HOST").as_deref() == Ok(target);
-    if is_native
-        && target.ends_with("-linux-gnu")
-        && glibc_version().is_some_and(|version| version >= (2, 36))
-    {
+    let is_understood = if is_static(target) {
+        target.contains("-musl") && brings_its_own_musl()
+    } else {
+        target.ends_with("-linux-gnu")
+            && is_native
+            && glibc_version().is_some_and(|version| version >= (2, 36))
+    };
+    if is_understood {
         link_with("-Wl,-z,pack-relative-relocs");
     }
+}
+
+fn brings_its_own_musl() -> bool {
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    !flags.contains("link-self-contained") && rust_version().is_some_and(|it| it >= (1, 93))
+}
+
+/// As in `rustc 1.95.0 (59807616e 2026-04-14)`.
+fn rust_version() -> Option<(u32, u32)> {
+    let output = rustc().arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    major_and_minor(text.strip_prefix("rustc ")?)
 }
 
 /// Of this machine, as in `glibc 2.36`.
@@ -100,6 +135,11 @@ fn glibc_version() -> Option<(u32, u32)> {
         .output()
         .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    major_and_minor(text.trim().strip_prefix("glibc ")?)
+}
+
+/// Of `2.36` or `1.95.0 (…)`.
+fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
