@@ -38,10 +38,12 @@ pub(super) struct Reader {
 impl Reader {
     /// Empty variables count as unset. Of two equal names the last counts.
     pub fn new(env: impl Iterator<Item = (OsString, OsString)>) -> Self {
-        let vars = env
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
-            .collect();
+        let mut vars = BTreeMap::new();
+        // One by one: collecting would bring in a whole sort.
+        vars.extend(
+            env.filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| (name.to_string_lossy().into_owned(), value)),
+        );
         Self {
             vars,
             errors: Vec::new(),

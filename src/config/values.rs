@@ -51,7 +51,7 @@ pub fn duration_in(text: &str, min: Duration, max: Duration) -> Result<Duration,
 
 /// The shortest way to write a duration that [`duration`] reads back.
 pub fn show_duration(value: Duration) -> String {
-    let ms = value.as_millis();
+    let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
     for (scale, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m")] {
         if ms >= scale && ms.is_multiple_of(scale) {
             return format!("{}{unit}", ms / scale);

@@ -74,12 +74,10 @@ impl Core {
     }
 
     fn join_payload(&self) -> Map<String, Value> {
-        let mut payload: Map<String, Value> = self
-            .setup
-            .firmware
-            .iter()
-            .map(|(key, value)| (key.clone(), json!(value)))
-            .collect();
+        let mut payload = Map::new();
+        // One by one: collecting would bring in a whole sort.
+        let firmware = self.setup.firmware.iter();
+        payload.extend(firmware.map(|(key, value)| (key.clone(), json!(value))));
         let mut put = |key: &str, value: Value| payload.insert(key.to_owned(), value);
         put(
             "fwup_version",

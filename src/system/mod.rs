@@ -1,5 +1,7 @@
 //! Where the agent touches the machine: network, clock, processes, files.
 
+#[cfg(panic = "abort")]
+mod backtrace;
 pub mod command;
 pub mod dial;
 pub mod durable;

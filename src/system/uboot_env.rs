@@ -178,9 +178,13 @@ impl UbootEnv {
 
     /// The variables of the copy that counts; bytes that are not UTF-8 become `U+FFFD`.
     pub fn values(&self) -> BTreeMap<String, String> {
-        variables(&self.copies[self.active].data)
-            .map(|(key, value)| (lossy(key), lossy(value)))
-            .collect()
+        let mut values = BTreeMap::new();
+        // One by one: collecting would bring in a whole sort.
+        values.extend(
+            variables(&self.copies[self.active].data)
+                .map(|(key, value)| (lossy(key), lossy(value))),
+        );
+        values
     }
 }
 
