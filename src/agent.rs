@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod errands;
+mod shells;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -113,6 +114,7 @@ struct Agent {
     heartbeat: Sender<Beat>,
     install: Option<Install>,
     archive: Option<archives::Running>,
+    shells: Vec<shells::Handle>,
     leaving: bool,
 }
 
@@ -137,6 +139,7 @@ impl Agent {
             heartbeat,
             install: None,
             archive: None,
+            shells: Vec::new(),
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -155,6 +158,9 @@ impl Agent {
                 Ok(event) => {
                     if let Event::WorkerExited(worker, result) = &event {
                         self.crew.release(*worker, result);
+                        if let Worker::Shell(id) = worker {
+                            self.forget_shell(*id);
+                        }
                     }
                     self.core.handle(Instant::now(), event)
                 }
@@ -166,6 +172,7 @@ impl Agent {
                 self.perform(effect);
             }
         }
+        self.end_shells();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -204,6 +211,7 @@ impl Agent {
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),
+            Effect::Shell(id, order) => self.shell(id, order),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),

@@ -84,6 +84,11 @@ impl Update {
             Phase::Idle | Phase::Rebooting => None,
         }
     }
+
+    /// Firmware is on its way.
+    pub(super) fn is_installing(&self) -> bool {
+        matches!(self.phase, Phase::Installing(_))
+    }
 }
 
 impl Core {
@@ -318,7 +323,7 @@ impl Core {
         let Phase::Reporting(report) = &mut self.update.phase else {
             return;
         };
-        if report.confirm.is_some() || self.device.channel_is_down() {
+        if report.confirm.is_some() || !self.channels.device.is_joined() {
             return;
         }
         report.tries += 1;
