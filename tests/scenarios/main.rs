@@ -11,6 +11,7 @@ mod faults;
 mod frames;
 mod fwup;
 mod gate;
+mod hub_console;
 mod installer;
 mod keys;
 mod kill_sweep;

@@ -36,6 +36,7 @@ pub mod proxy;
 mod session;
 mod state;
 pub mod store;
+mod terminal;
 mod tls;
 mod transcript;
 mod wake;
