@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod console;
 mod faults;
+mod flood;
 mod frames;
 mod fwup;
 mod gate;
