@@ -5,6 +5,7 @@ mod access;
 mod archives;
 mod errands;
 mod left;
+mod shells;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -119,6 +120,7 @@ struct Agent {
     heartbeat: Sender<Beat>,
     install: Option<Install>,
     archive: Option<archives::Running>,
+    shells: Vec<shells::Handle>,
     leaving: bool,
 }
 
@@ -145,6 +147,7 @@ impl Agent {
             heartbeat,
             install: None,
             archive: None,
+            shells: Vec::new(),
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -163,6 +166,9 @@ impl Agent {
                 Ok(event) => {
                     if let Event::WorkerExited(worker, result) = &event {
                         self.crew.release(*worker, result);
+                        if let Worker::Shell(id) = worker {
+                            self.forget_shell(*id);
+                        }
                     }
                     self.core.handle(Instant::now(), event)
                 }
@@ -174,6 +180,7 @@ impl Agent {
                 self.perform(effect);
             }
         }
+        self.end_shells();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -212,6 +219,7 @@ impl Agent {
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),
+            Effect::Shell(id, order) => self.shell(id, order),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),

@@ -56,6 +56,7 @@ pub(super) fn setup(
         request_archive_keys: config.archives.request_public_keys,
         handled_archives: archives::handled(config),
         kept_keys: archives::kept_keys(config),
+        shells: config.shells.policy,
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
         installed: None,

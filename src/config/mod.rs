@@ -13,6 +13,7 @@ pub mod table;
 pub mod values;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub struct Config {
     pub fresh_offer_timeout: Duration,
     pub metadata: MetadataSettings,
     pub slots: SlotOptions,
+    pub shells: ShellSettings,
     /// Persistent state of the agent (`NERVES_HUB_DATA_PATH`).
     pub data_path: PathBuf,
     /// Run through `/bin/sh -c` after a successful update or on the hub's request.
@@ -297,6 +299,28 @@ pub struct SlotOptions {
     pub booted: Option<String>,
     /// A record that names another slot than the running one is corrected.
     pub correct_stale: bool,
+}
+
+/// What people at the hub may open on this device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShellPolicy {
+    pub console: bool,
+    /// The `local_shell` extension.
+    pub local: bool,
+    /// Without a key pressed; zero: for ever.
+    pub timeout: Duration,
+}
+
+/// Shells, and how they are started.
+#[derive(Clone, Debug, Default)]
+pub struct ShellSettings {
+    pub policy: ShellPolicy,
+    /// A path, or a text for `/bin/sh -c`; `None`: a login shell.
+    pub command: Option<String>,
+    pub user: Option<String>,
+    /// What a shell takes over of the agent's environment: where programs are, which shell,
+    /// language and time zone. Nothing else of it reaches one.
+    pub environment: Vec<(String, OsString)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use super::values::{self, show_duration};
 use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
     FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
-    MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate,
-    address,
+    MetadataSource, Proxy, Serializer, ShellPolicy, ShellSettings, SlotOptions, Strategy,
+    TlsSettings, TrialSettings, Validate, address,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -60,6 +60,7 @@ fn config(r: &mut Reader) -> Config {
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
         slots: slots(r),
+        shells: shells(r),
         data_path,
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))
@@ -422,6 +423,31 @@ fn slots(r: &mut Reader) -> SlotOptions {
         roots: r.each(setting!("NERVES_HUB_SLOT_ROOTS"), values::pair),
         booted: r.text(setting!("NERVES_HUB_BOOTED_SLOT")),
         correct_stale: r.choice(setting!("NERVES_HUB_STALE_SLOT")) == "correct",
+    }
+}
+
+fn shells(r: &mut Reader) -> ShellSettings {
+    let policy = ShellPolicy {
+        console: r.flag(setting!("NERVES_HUB_CONSOLE")) == Some(true),
+        local: r.flag(setting!("NERVES_HUB_LOCAL_SHELL")) == Some(true),
+        timeout: r.duration(setting!("NERVES_HUB_CONSOLE_TIMEOUT")),
+    };
+    let user = r.text(setting!("NERVES_HUB_SHELL_USER"));
+    for (open, way) in [(policy.console, "console"), (policy.local, "local shell")] {
+        if open {
+            let user = user.as_deref().unwrap_or("the agent's own user");
+            r.warnings.push(format!(
+                "the {way} is enabled: whoever may open it at the hub can do on this device what {user} can"
+            ));
+        }
+    }
+    ShellSettings {
+        policy,
+        command: r.text(setting!("NERVES_HUB_CONSOLE_COMMAND")),
+        user,
+        environment: r.others(|name| {
+            matches!(name, "PATH" | "SHELL" | "LANG" | "TZ") || name.starts_with("LC_")
+        }),
     }
 }
 

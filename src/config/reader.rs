@@ -245,6 +245,13 @@ impl Reader {
         }
     }
 
+    /// Variables of no row of ours, as they are.
+    pub fn others(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OsString)> {
+        let vars = self.vars.iter().filter(|(name, _)| wanted(name));
+        vars.map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
     /// Warns about every `NERVES_HUB_…` that no row knows.
     pub fn warn_unknown(&mut self) {
         let known: Vec<String> = SETTINGS

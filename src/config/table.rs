@@ -315,6 +315,18 @@ settings! {
         NERVES_HUB_STALE_SLOT Plain Choice(&["refuse", "correct"]), "refuse",
             "When another slot is running than the U-Boot environment records as active. refuse: no update, which would overwrite the running slot; correct: the record is corrected at the start, but not while firmware that the agent has installed waits for its reboot.";
     }
+    "Shells" {
+        NERVES_HUB_CONSOLE Plain Boolean, "0",
+            "Lets people at the hub open a console on this device: a terminal with a shell, with all the rights of NERVES_HUB_SHELL_USER.";
+        NERVES_HUB_LOCAL_SHELL Plain Boolean, "0",
+            "The same by way of the hub's local_shell extension.";
+        NERVES_HUB_CONSOLE_COMMAND Plain Command, "",
+            "What runs in the terminal of either. A path alone is started as a login shell. Else SHELL, or /bin/sh; with NERVES_HUB_SHELL_USER, that user's shell.";
+        NERVES_HUB_CONSOLE_TIMEOUT Plain Kind::Duration(ms(0), DAY), "300s",
+            "A shell without a key pressed for so long is ended; the next key starts another. 0: never.";
+        NERVES_HUB_SHELL_USER Plain Text("USER"), "",
+            "User that shells run as, with all of that user's groups. Else the agent's own, which is mostly root.";
+    }
     "Agent" {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
             "Folder for the agent's persistent state.";

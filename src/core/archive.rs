@@ -13,7 +13,7 @@ use super::event::{ArchiveEnd, JobId};
 use super::timers::Timer;
 use super::{Core, Setup, update};
 use crate::config::ArchivePolicy;
-use crate::wire::Archive;
+use crate::wire::{Archive, Topic};
 
 /// Fresh URLs asked for without a byte having come in between.
 const RENEWALS: u8 = 3;
@@ -256,7 +256,7 @@ impl Core {
         log::warn!("archive {uuid}: {reason}; asking the hub for a fresh URL");
         // With an update in hand it is asked for later, when this URL has failed once more.
         if !self.is_update_in_hand() {
-            self.rejoin_now();
+            self.rejoin_now(Topic::Device);
         }
     }
 

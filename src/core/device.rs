@@ -1,49 +1,38 @@
-//! The `device` channel: join, reports, and the hub's events (PROTOCOL §3).
+//! What is said on the `device` channel: the join's payload, reports, and the hub's events
+//! (PROTOCOL §3).
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::channel::Phase;
 use super::effect::Effect;
 use super::event::ConnId;
 use super::timers::Timer;
 use super::{Core, Setup};
-use crate::wire::{DeviceEvent, DevicePush, Outbound, Reply, Topic};
+use crate::wire::{DeviceEvent, DevicePush, Offer, Outbound, Topic};
 
 /// Wait before the interface's name is looked up again.
 const INTERFACE_RETRY: Duration = Duration::from_secs(60);
 /// Scripts need ≥ 2.1.0, archives ≥ 2.0.0, extensions ≥ 2.2.0.
-const DEVICE_API_VERSION: &str = "2.3.0";
-const CONSOLE_VERSION: &str = "2.0.0";
+pub(super) const DEVICE_API_VERSION: &str = "2.3.0";
+pub(super) const CONSOLE_VERSION: &str = "2.0.0";
 
-/// The channel's state.
+/// What is known for the channel.
 pub struct Device {
-    pub(super) channel: Channel,
     pub(super) validated: bool,
     /// `None` until `fwup --version` has answered.
     fwup_version: Option<Option<String>>,
     interface_reported: Option<ConnId>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Channel {
-    Left,
-    Joining(u64),
-    Joined(u64),
-}
-
 impl Device {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
-            channel: Channel::Left,
             validated: setup.firmware_validated,
             fwup_version: None,
             interface_reported: None,
         }
-    }
-
-    pub(super) fn channel_is_down(&self) -> bool {
-        !matches!(self.channel, Channel::Joined(_))
     }
 }
 
@@ -60,16 +49,13 @@ impl Core {
 
     /// Joins when the socket is open and the payload is known; otherwise later.
     pub(super) fn join_device(&mut self) {
-        if self.device.channel != Channel::Left || self.device.fwup_version.is_none() {
+        if self.channels.device.phase != Phase::Left || self.device.fwup_version.is_none() {
             return;
         }
         let payload = self.join_payload();
-        if let Some(reference) = self.push(None, Outbound::Join(Topic::Device, payload)) {
-            self.timers.cancel(Timer::Rejoin);
-            self.device.channel = Channel::Joining(reference);
+        if self.join(Topic::Device, payload) {
             self.trial.told = self.device.validated;
             self.note_join_sent();
-            self.set_timer(Timer::JoinReply, self.setup.link.timeouts.join);
         }
     }
 
@@ -106,31 +92,8 @@ impl Core {
         payload
     }
 
-    pub(super) fn on_reply(&mut self, reply: Reply) {
-        if self.device.channel == Channel::Joining(reply.reference) && reply.topic == Topic::Device
-        {
-            self.timers.cancel(Timer::JoinReply);
-            match reply.outcome {
-                Ok(body) => {
-                    self.on_joined(reply.reference);
-                    if let Some(offer) = body.offer {
-                        self.on_offer(offer);
-                    }
-                }
-                Err(reason) => {
-                    log::warn!("the hub refused the device channel: {reason}");
-                    self.link.last_error = Some(format!("join refused: {reason}"));
-                    self.rejoin_later();
-                }
-            }
-            return;
-        }
-        self.on_confirmed(reply.reference);
-    }
-
-    fn on_joined(&mut self, join_ref: u64) {
+    pub(super) fn on_device_joined(&mut self, offer: Option<Box<Offer>>) {
         log::info!("device channel joined as {}", self.setup.identifier);
-        self.device.channel = Channel::Joined(join_ref);
         self.link.proved();
         self.await_keys();
         let session = self.link.session();
@@ -142,65 +105,18 @@ impl Core {
         self.effect(Effect::Settle);
         self.on_trial_joined();
         self.await_fresh_offer();
-    }
-
-    pub(super) fn on_join_overdue(&mut self) {
-        self.drop_link("the hub did not answer the join");
-    }
-
-    pub(super) fn on_link_lost(&mut self) {
-        self.device.channel = Channel::Left;
-        for timer in [Timer::Rejoin, Timer::JoinReply, Timer::Interface] {
-            self.timers.cancel(timer);
+        self.join_console();
+        self.await_extensions_get();
+        if let Some(offer) = offer {
+            self.on_offer(offer);
         }
-        self.unconfirm_report();
-        self.ask_for_fresh_offer_again();
-    }
-
-    /// Joins the joined channel again; the hub answers with a new one and closes the old.
-    pub(super) fn rejoin_now(&mut self) {
-        if matches!(self.device.channel, Channel::Joined(_)) {
-            self.device.channel = Channel::Left;
-            self.join_device();
-        }
-    }
-
-    fn rejoin_later(&mut self) {
-        self.device.channel = Channel::Left;
-        self.ask_for_fresh_offer_again();
-        self.timers.cancel(Timer::JoinReply);
-        self.set_timer(Timer::Rejoin, self.setup.link.rejoin_after);
-    }
-
-    pub(super) fn on_channel_error(&mut self, topic: Topic, join_ref: Option<u64>, reason: &str) {
-        if self.is_current(topic, join_ref) {
-            log::warn!("the device channel crashed at the hub: {reason}");
-            self.forget_indigestible_report();
-            self.rejoin_later();
-        }
-    }
-
-    pub(super) fn on_channel_closed(&mut self, topic: Topic, join_ref: Option<u64>) {
-        if self.is_current(topic, join_ref) {
-            log::warn!("the hub closed the device channel");
-            self.rejoin_later();
-        }
-    }
-
-    /// Stale ones carry the reference of an earlier join.
-    fn is_current(&self, topic: Topic, join_ref: Option<u64>) -> bool {
-        let current = match self.device.channel {
-            Channel::Left => return false,
-            Channel::Joining(reference) | Channel::Joined(reference) => reference,
-        };
-        topic == Topic::Device && join_ref.is_none_or(|reference| reference == current)
     }
 
     /// Sends on the joined channel; `None` (and nothing sent) while it is not.
     pub(super) fn push_device(&mut self, push: DevicePush) -> Option<u64> {
-        match self.device.channel {
-            Channel::Joined(join_ref) => self.push(Some(join_ref), Outbound::Device(push)),
-            Channel::Left | Channel::Joining(_) => None,
+        match self.channels.device.phase {
+            Phase::Joined(join_ref) => self.push(Some(join_ref), Outbound::Device(push)),
+            Phase::Left | Phase::Joining(_) => None,
         }
     }
 
@@ -220,7 +136,7 @@ impl Core {
                 let reason = "support scripts are not enabled on this device".to_owned();
                 self.push_device(DevicePush::ScriptRefused { script, reason });
             }
-            DeviceEvent::ExtensionsGet => log::debug!("no extension is enabled"),
+            DeviceEvent::ExtensionsGet(advertised) => self.on_extensions_get(advertised),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use super::event::{ConnId, JobId};
+use super::event::{ConnId, JobId, ShellId};
 use super::keys::HubKeys;
 use crate::config::Secret;
-use crate::wire::{Archive, Offer, Push};
+use crate::wire::{Archive, Offer, Push, WindowSize};
 
 /// An order for a worker. Performing one never blocks the dispatcher.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,7 @@ pub enum Effect {
     CancelArchive(JobId),
     /// Keep these for the next start.
     KeepKeys(HubKeys),
+    Shell(ShellId, ShellOrder),
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.
@@ -49,6 +51,22 @@ pub enum Effect {
     /// Read certificates and keys again before the next attempt.
     ReloadCredentials,
     Exit,
+}
+
+/// What a shell's thread is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ShellOrder {
+    Start(WindowSize),
+    Input(String),
+    Resize(WindowSize),
+    Signal(i32),
+    /// The last output is with the hub, or kept for it: more may come, but not before
+    /// `pace` after it.
+    More {
+        pace: Duration,
+    },
+    /// Hang up, kill what stays, and reap it.
+    End,
 }
 
 /// One connection attempt.

@@ -34,6 +34,7 @@ pub enum Event {
     ArchiveEnded(JobId, ArchiveEnd),
     /// Keys from the hub were written down; `Err` names what went wrong.
     KeysKept(Result<(), String>),
+    Shell(ShellId, ShellEvent),
     /// The reboot command ended; `Err` names what went wrong.
     RebootCommandEnded(Result<(), String>),
     /// The kernel refused to reboot; when it does not, nobody is left to tell.
@@ -50,6 +51,8 @@ pub enum SocketEvent {
         interface: Option<String>,
     },
     Received(Inbound),
+    /// The kernel has taken the push of this reference, and would take more.
+    Sent(u64),
     /// The attempt failed before the socket was open.
     ConnectFailed(ConnectFailure),
     /// The open socket ended.
@@ -123,6 +126,57 @@ pub enum ArchiveEnd {
     Cancelled,
 }
 
+/// By which way the hub reaches a shell. There is at most one for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShellKind {
+    /// The `console` channel.
+    Console,
+    /// The `local_shell` extension.
+    Local,
+}
+
+impl ShellKind {
+    pub const ALL: [Self; 2] = [Self::Console, Self::Local];
+
+    /// The thread's name, and the shell's in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Local => "local-shell",
+        }
+    }
+}
+
+/// One run of a shell. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShellId {
+    pub kind: ShellKind,
+    pub run: u64,
+}
+
+/// From a shell's thread.
+#[derive(Debug)]
+pub enum ShellEvent {
+    Started {
+        pid: i32,
+        program: String,
+    },
+    /// What it printed. Another comes only once the thread was told that it may.
+    Output(String),
+    /// Last event of a run: the shell and what it left behind are gone.
+    Ended(ShellEnd),
+}
+
+/// How a shell ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShellEnd {
+    Exited(i32),
+    Signalled(i32),
+    NotStarted(String),
+    /// Its thread failed.
+    Lost(String),
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -142,6 +196,7 @@ pub enum Worker {
     Download(JobId),
     Installer(JobId),
     Archive(JobId),
+    Shell(ShellId),
     Signals,
     /// Short jobs that answer with an event of their own.
     Errand(Errand),

@@ -115,6 +115,7 @@ impl Core {
             SocketEvent::Opened { local, interface } => self.on_opened(conn, local, interface),
             SocketEvent::Received(inbound) => self.on_received(inbound),
             SocketEvent::ConnectFailed(failure) => self.on_connect_failed(failure),
+            SocketEvent::Sent(reference) => self.on_sent(reference),
             SocketEvent::Closed(reason) => self.on_closed(conn, &reason),
         }
     }
@@ -141,6 +142,7 @@ impl Core {
                 if let Some(session) = self.link.session().filter(answered) {
                     session.heartbeat = None;
                 }
+                self.on_hub_answered(reply.reference);
                 self.on_reply(reply);
             }
             Inbound::ChannelError {
@@ -152,6 +154,9 @@ impl Core {
             }
             Inbound::ChannelClosed { topic, join_ref } => self.on_channel_closed(topic, join_ref),
             Inbound::Device(event) => self.on_device_event(event),
+            Inbound::Console { join_ref, event } => self.on_console_event(join_ref, event),
+            Inbound::Extensions { join_ref, event } => self.on_extensions_event(join_ref, event),
+            Inbound::DetachOrdered { reference } => self.on_detach_ordered(reference),
             Inbound::Unknown { topic, event } => {
                 log::debug!("ignoring unknown event {event:?} on topic {topic:?}");
             }
@@ -240,28 +245,36 @@ impl Core {
 
     pub(super) fn on_closed(&mut self, conn: ConnId, reason: &str) {
         if self.link.conn() == Some(conn) {
-            self.drop_session();
+            self.drop_session(false);
             self.reconnect_later(&format!("connection lost: {reason}"));
         }
     }
 
     /// Gives the socket up from our side and plans the next attempt.
+    /// Nothing was heard for a while then, so what was said of late may have reached nobody.
     pub(super) fn drop_link(&mut self, reason: &str) {
-        self.disconnect();
+        self.end_connection(true);
         self.reconnect_later(reason);
     }
 
     pub(super) fn disconnect(&mut self) {
+        self.end_connection(false);
+    }
+
+    fn end_connection(&mut self, in_silence: bool) {
         if let Some(conn) = self.link.conn() {
             self.effect(Effect::Disconnect(conn));
-            self.drop_session();
+            self.drop_session(in_silence);
         }
     }
 
-    fn drop_session(&mut self) {
+    fn drop_session(&mut self, in_silence: bool) {
         self.link.phase = Phase::Down;
         self.effect(Effect::StopHeartbeat);
-        self.on_link_lost();
+        self.timers.cancel(Timer::Interface);
+        self.unconfirm_report();
+        self.on_channels_lost();
+        self.recall_output(in_silence);
     }
 
     pub(super) fn on_reload(&mut self) {
@@ -303,7 +316,10 @@ impl Core {
         let (conn, reference) = (session.conn, session.last_ref);
         let join_ref = match body {
             Outbound::Join(..) => Some(reference),
-            Outbound::Heartbeat | Outbound::Device(_) => join_ref,
+            Outbound::Heartbeat
+            | Outbound::Device(_)
+            | Outbound::Console(_)
+            | Outbound::Extension(_) => join_ref,
         };
         self.effect(Effect::Push(
             conn,

@@ -2,23 +2,31 @@
 //! `(events, time) -> effects`, tested in virtual time.
 //!
 //! * [`link`] keeps one connection to the hub alive.
-//! * [`device`] speaks the `device` channel on it.
+//! * `channel` keeps channels joined on it; [`device`] is what is said on the first.
 //! * [`keys`] has the public keys that the hub sends.
 //! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
+//! * [`shell`] has the shells that people at the hub open, by way of the `console` channel or
+//!   of the `local_shell` extension; [`extensions`] attaches and detaches; `outlet` is what
+//!   shells print on its way to the hub.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
 pub mod archive;
 pub mod backoff;
+mod channel;
+mod console;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
 pub mod event;
+pub mod extensions;
 pub mod keys;
 pub mod link;
+mod outlet;
 pub mod reboot;
 mod renewal;
+pub mod shell;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -30,15 +38,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::config::{ArchivePolicy, LinkSettings, TrialSettings};
+use crate::config::{ArchivePolicy, LinkSettings, ShellPolicy, TrialSettings};
 use archive::Archives;
+use channel::Channels;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{ArchiveEnd, Counted, Errand, Event, Signal, Worker};
+use event::{ArchiveEnd, Counted, Errand, Event, ShellEnd, ShellEvent, Signal, Worker};
+use extensions::Extensions;
 use keys::{HubKeys, Ring};
 use link::Link;
 use reboot::{Installed, Reboot};
+use shell::Shells;
 use status::Alarm;
 use timers::{Timer, Timers};
 use trial::Trial;
@@ -81,6 +92,7 @@ pub struct Setup {
     pub handled_archives: Vec<String>,
     /// Keys the hub sent in earlier runs; `None`: none are kept.
     pub kept_keys: Option<HubKeys>,
+    pub shells: ShellPolicy,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
     /// Firmware that was installed in this boot by an earlier run, and whose reboot is owed.
@@ -96,12 +108,15 @@ pub struct Core {
     timers: Timers,
     effects: Vec<Effect>,
     link: Link,
+    channels: Channels,
     device: Device,
     update: Update,
     trial: Trial,
     reboot: Reboot,
     archives: Archives,
     ring: Ring,
+    shells: Shells,
+    extensions: Extensions,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -110,12 +125,15 @@ impl Core {
     pub fn new(setup: Setup, now: Instant) -> Self {
         Self {
             link: Link::new(&setup),
+            channels: Channels::new(&setup),
             device: Device::new(&setup),
             update: Update::default(),
             trial: Trial::new(&setup),
             reboot: Reboot::default(),
             archives: Archives::new(&setup),
             ring: Ring::new(&setup),
+            shells: Shells::new(),
+            extensions: Extensions::new(&setup),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -145,6 +163,7 @@ impl Core {
             Event::Install(job, event) => self.on_install(job, event),
             Event::ArchiveEnded(job, end) => self.on_archive_ended(job, end),
             Event::KeysKept(result) => self.on_keys_kept(result),
+            Event::Shell(id, event) => self.on_shell_event(id, event),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
             Event::Signal(signal) => self.on_signal(signal),
@@ -160,8 +179,10 @@ impl Core {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Reconnect => self.connect(),
-                Timer::Rejoin => self.join_device(),
-                Timer::JoinReply => self.on_join_overdue(),
+                Timer::Rejoin(topic) => self.on_rejoin_due(topic),
+                Timer::JoinReply(topic) => self.on_join_overdue(topic),
+                Timer::ExtensionsUnasked => self.on_extensions_get(None),
+                Timer::ShellIdle(kind) => self.on_shell_idle(kind),
                 Timer::Interface => self.on_interface_timer(),
                 Timer::FreshOffer => self.on_fresh_offer_overdue(),
                 Timer::Validation => self.read_validation(),
@@ -244,6 +265,9 @@ impl Core {
             (Worker::Installer(job), Err(reason)) => self.on_installer_lost(job, &reason),
             (Worker::Archive(job), Err(reason)) => {
                 self.on_archive_ended(job, ArchiveEnd::Failed(reason))
+            }
+            (Worker::Shell(id), Err(reason)) => {
+                self.on_shell_event(id, ShellEvent::Ended(ShellEnd::Lost(reason)))
             }
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}

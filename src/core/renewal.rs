@@ -9,7 +9,7 @@ use super::Core;
 use super::effect::Effect;
 use super::timers::Timer;
 use super::update::Phase;
-use crate::wire::{DevicePush, Offer};
+use crate::wire::{DevicePush, Offer, Topic};
 
 /// Fresh URLs asked for in a row that brought not one byte.
 const TRIES: u8 = 3;
@@ -62,7 +62,7 @@ impl Core {
         }
         renewal.tries += 1;
         renewal.state = State::Wanted(reason);
-        self.rejoin_now();
+        self.rejoin_now(Topic::Device);
     }
 
     /// A join was sent; it asks if anything is to be asked for.
@@ -88,7 +88,7 @@ impl Core {
                 self.set_timer(Timer::FreshOffer, self.setup.fresh_offer_timeout);
             }
             // Refused while that join was on its way: it had named the download.
-            State::Wanted(_) => self.rejoin_now(),
+            State::Wanted(_) => self.rejoin_now(Topic::Device),
             State::Unneeded | State::Awaited(_) => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Core;
-use super::device::Channel;
+use super::channel;
 use super::link;
 use super::timers::Timer;
 use super::update;
@@ -65,9 +65,11 @@ impl Core {
     }
 
     fn link_in_words(&self) -> String {
-        match (&self.link.phase, self.device.channel) {
-            (link::Phase::Open(_), Channel::Joined(_)) => "joined".to_owned(),
-            (link::Phase::Open(_), Channel::Left | Channel::Joining(_)) => "joining".to_owned(),
+        match (&self.link.phase, self.channels.device.phase) {
+            (link::Phase::Open(_), channel::Phase::Joined(_)) => "joined".to_owned(),
+            (link::Phase::Open(_), channel::Phase::Left | channel::Phase::Joining(_)) => {
+                "joining".to_owned()
+            }
             (link::Phase::Connecting(_), _) => "connecting".to_owned(),
             (link::Phase::Down, _) => match self.timers.deadline(Timer::Reconnect) {
                 Some(at) => {

@@ -1,6 +1,7 @@
 //! The core in virtual time: `(events) -> effects`, no thread, no clock, no network.
 
 mod archives;
+mod shells;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use super::event::{
 };
 use super::{Core, Setup};
 use crate::config::{
-    ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, TrialSettings, Validate,
+    ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, ShellPolicy, TrialSettings,
+    Validate,
 };
 use crate::wire::inbound::ReplyBody;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Push, Reply, Topic};
@@ -73,6 +75,7 @@ pub(super) fn setup() -> Setup {
         handled_archives: Vec::new(),
         kept_keys: None,
         fresh_offer_timeout: Duration::from_secs(20),
+        shells: ShellPolicy::default(),
         shutdown_timeout: 10 * SECOND,
         seed: 7,
     }
@@ -177,7 +180,10 @@ impl Bench {
             .into_iter()
             .filter_map(|push| match &push.body {
                 Outbound::Device(push) => Some(push.clone()),
-                Outbound::Heartbeat | Outbound::Join(..) => None,
+                Outbound::Heartbeat
+                | Outbound::Join(..)
+                | Outbound::Console(_)
+                | Outbound::Extension(_) => None,
             });
         pushes.collect()
     }
@@ -228,7 +234,10 @@ impl Bench {
             .rev()
             .find_map(|push| match &push.body {
                 Outbound::Join(_, payload) => Some(payload["currently_downloading_uuid"].clone()),
-                Outbound::Heartbeat | Outbound::Device(_) => None,
+                Outbound::Heartbeat
+                | Outbound::Device(_)
+                | Outbound::Console(_)
+                | Outbound::Extension(_) => None,
             });
         join.expect("no join")
     }

@@ -2,15 +2,22 @@
 
 use std::time::Instant;
 
+use super::event::ShellKind;
+use crate::wire::Topic;
+
 /// Everything the core waits for by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {
     /// The next connection attempt.
     Reconnect,
-    /// Join the device channel again.
-    Rejoin,
+    /// Join the channel again.
+    Rejoin(Topic),
     /// The join reply is overdue.
-    JoinReply,
+    JoinReply(Topic),
+    /// The hub did not ask for extensions: older ones never do.
+    ExtensionsUnasked,
+    /// Nobody has pressed a key for long.
+    ShellIdle(ShellKind),
     /// Look again for the interface's name.
     Interface,
     /// Look again whether the firmware is marked valid.
@@ -86,14 +93,14 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
-        timers.set(Timer::Rejoin, at(5));
+        timers.set(Timer::Rejoin(Topic::Device), at(5));
         timers.set(Timer::Reconnect, at(1));
         timers.set(Timer::Reconnect, at(7));
         timers.set(Timer::Keys, at(3));
         timers.cancel(Timer::Keys);
         assert_eq!(timers.next(), Some(at(5)));
         assert_eq!(timers.pop_due(at(4)), None);
-        assert_eq!(timers.pop_due(at(9)), Some(Timer::Rejoin));
+        assert_eq!(timers.pop_due(at(9)), Some(Timer::Rejoin(Topic::Device)));
         assert_eq!(timers.pop_due(at(9)), Some(Timer::Reconnect));
         assert_eq!(timers.pop_due(at(9)), None);
         assert_eq!(timers.next(), None);

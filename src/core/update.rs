@@ -95,6 +95,11 @@ impl Update {
             Phase::Idle | Phase::AwaitingKeys(_) => false,
         }
     }
+
+    /// Firmware is on its way.
+    pub(super) fn is_installing(&self) -> bool {
+        matches!(self.phase, Phase::Installing(_))
+    }
 }
 
 impl Core {
@@ -340,7 +345,7 @@ impl Core {
         let Phase::Reporting(report) = &mut self.update.phase else {
             return;
         };
-        if report.confirm.is_some() || self.device.channel_is_down() {
+        if report.confirm.is_some() || !self.channels.device.is_joined() {
             return;
         }
         report.tries = report.tries.saturating_add(1);

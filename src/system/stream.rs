@@ -6,10 +6,22 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
+use nix::libc;
 use nix::poll::PollFlags;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 use rustls::{ClientConnection, StreamOwned};
 
 use super::waker::{self, Waker, Woken};
+
+sockopt_impl!(
+    /// How much the kernel takes ahead of what it sends.
+    NotSentLowWater,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_NOTSENT_LOWAT,
+    u32
+);
 
 /// TCP, or TLS on TCP. Reads and writes answer `WouldBlock` instead of waiting.
 pub enum Stream {
@@ -23,6 +35,15 @@ impl Stream {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => &tls.sock,
         }
+    }
+
+    /// The kernel takes no more than so many bytes ahead of what it can send, instead of
+    /// megabytes that everything after them waits for.
+    ///
+    /// # Errors
+    /// Kernels before 3.12.
+    pub fn keep_little_unsent(&self, bytes: u32) -> io::Result<()> {
+        Ok(setsockopt(self.tcp(), NotSentLowWater, &bytes)?)
     }
 
     /// Our address on the connection.

@@ -1,5 +1,8 @@
 //! Bytes to types and back. Pure: no I/O, no clock, no decisions.
 
+pub mod console;
+pub mod device;
+pub mod extensions;
 pub mod external_term;
 pub mod frame_limit;
 pub mod fwup_frame;
@@ -8,6 +11,11 @@ pub mod installer_line;
 pub mod outbound;
 pub mod phoenix;
 
-pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply, is_uuid};
+pub use console::{ConsoleEvent, ConsolePush, WindowSize};
+pub use device::{Archive, DeviceEvent, Offer, PART, is_uuid};
+pub use extensions::{
+    Advertised, Extension, ExtensionPush, ExtensionsEvent, LocalShellEvent, Selection,
+};
+pub use inbound::{Inbound, Reply};
 pub use outbound::{DevicePush, Outbound, Push, Stage};
 pub use phoenix::{Topic, WireError};

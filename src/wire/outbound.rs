@@ -1,7 +1,11 @@
 //! What the agent says to the hub, as types; turned into frames here only.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
+use super::console::ConsolePush;
+use super::extensions::ExtensionPush;
 use super::phoenix::{self, Encoded, Topic, WireError};
 use crate::config::Serializer;
 
@@ -19,6 +23,8 @@ pub enum Outbound {
     Heartbeat,
     Join(Topic, Map<String, Value>),
     Device(DevicePush),
+    Console(ConsolePush),
+    Extension(ExtensionPush),
 }
 
 /// Pushes on the `device` topic (PROTOCOL §3, device → server).
@@ -64,7 +70,7 @@ impl Push {
             self.join_ref,
             self.reference,
             topic,
-            event,
+            &event,
             &payload,
         )
     }
@@ -72,14 +78,32 @@ impl Push {
 
 impl Outbound {
     /// Topic, event and payload of the frame.
-    pub fn parts(&self) -> (Topic, &'static str, Value) {
+    pub fn parts(&self) -> (Topic, Cow<'static, str>, Value) {
         match self {
-            Self::Heartbeat => (Topic::Phoenix, "heartbeat", json!({})),
-            Self::Join(topic, payload) => (*topic, "phx_join", Value::Object(payload.clone())),
+            Self::Heartbeat => (Topic::Phoenix, "heartbeat".into(), json!({})),
+            Self::Join(topic, payload) => {
+                (*topic, "phx_join".into(), Value::Object(payload.clone()))
+            }
             Self::Device(push) => {
                 let (event, payload) = push.parts();
-                (Topic::Device, event, payload)
+                (Topic::Device, event.into(), payload)
             }
+            Self::Console(push) => {
+                let (event, payload) = push.parts();
+                (Topic::Console, event.into(), payload)
+            }
+            Self::Extension(push) => {
+                let (event, payload) = push.parts();
+                (Topic::Extensions, event.into(), payload)
+            }
+        }
+    }
+
+    /// The sender wants to know when the kernel has taken it, so as not to be ahead of it.
+    pub fn wants_receipt(&self) -> bool {
+        match self {
+            Self::Console(_) | Self::Extension(_) => true,
+            Self::Heartbeat | Self::Join(..) | Self::Device(_) => false,
         }
     }
 }

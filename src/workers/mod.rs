@@ -5,6 +5,7 @@ pub mod archive;
 pub mod download;
 pub mod heartbeat;
 pub mod installer;
+pub mod shell;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

@@ -28,6 +28,8 @@ use crate::wire::{Inbound, Push};
 const MAX_MESSAGE: usize = 1024 * 1024;
 /// Messages waiting for the socket; more means that the socket is stuck.
 pub const QUEUE: usize = 256;
+/// Bytes that may wait in the kernel before it takes no more.
+const LOW_WATER: u32 = 16 * 1024;
 /// Outgoing bytes may wait this long for the kernel to take them.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// A goodbye may take this long.
@@ -80,6 +82,9 @@ pub fn run(
     match upgrade::open(attempt, context, waker) {
         Err(failure) => tell(SocketEvent::ConnectFailed(failure)),
         Ok(socket) => {
+            if let Err(error) = socket.get_ref().get_ref().keep_little_unsent(LOW_WATER) {
+                log::debug!("TCP_NOTSENT_LOWAT: {error}");
+            }
             let local = socket.get_ref().get_ref().local_ip();
             tell(SocketEvent::Opened {
                 local,
@@ -89,6 +94,7 @@ pub fn run(
                 socket,
                 serializer: context.serializer,
                 stuck_since: None,
+                receipts: Vec::new(),
             };
             let reason = link.serve(commands, waker, &tell);
             tell(SocketEvent::Closed(reason));
@@ -101,6 +107,8 @@ struct OpenSocket {
     socket: Socket,
     serializer: Serializer,
     stuck_since: Option<Instant>,
+    /// Pushes whose senders wait to hear that the kernel takes more.
+    receipts: Vec<u64>,
 }
 
 impl OpenSocket {
@@ -127,6 +135,9 @@ impl OpenSocket {
                 return reason;
             }
             if let Err(reason) = self.flush() {
+                return reason;
+            }
+            if let Err(reason) = self.acknowledge(waker, tell) {
                 return reason;
             }
             if let Err(reason) = self.sleep(waker) {
@@ -159,6 +170,9 @@ impl OpenSocket {
             Encoded::Text(text) => Message::text(text),
             Encoded::Binary(bytes) => Message::binary(bytes),
         };
+        if push.body.wants_receipt() {
+            self.receipts.push(push.reference);
+        }
         match self.socket.write(message) {
             Ok(()) => self.flush(),
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -197,10 +211,31 @@ impl OpenSocket {
         }
     }
 
+    /// Tells senders that what they sent has left, as far as one can tell: the kernel has
+    /// passed on all but the little that [`LOW_WATER`] allows. A flood therefore waits with
+    /// its source, and what comes after it, a heartbeat above all, does not wait behind it.
+    fn acknowledge(&mut self, waker: &Waker, tell: &impl Fn(SocketEvent)) -> Result<(), String> {
+        if self.receipts.is_empty() || self.stuck_since.is_some() {
+            return Ok(());
+        }
+        let stream = self.socket.get_ref().get_ref();
+        let now = Some(Instant::now());
+        match stream.wait(PollFlags::POLLOUT, now, waker) {
+            Ok(Woken::Ready) => {
+                for reference in self.receipts.drain(..) {
+                    tell(SocketEvent::Sent(reference));
+                }
+                Ok(())
+            }
+            Ok(Woken::Knocked | Woken::DeadlinePassed) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn sleep(&mut self, waker: &Waker) -> Result<(), String> {
         let mut events = PollFlags::POLLIN;
         let deadline = self.stuck_since.map(|since| since + WRITE_PATIENCE);
-        if deadline.is_some() {
+        if deadline.is_some() || !self.receipts.is_empty() {
             events |= PollFlags::POLLOUT;
         }
         match self

@@ -3,14 +3,16 @@
 //! `GET /devices`, `GET /devices/ID`, `POST /devices/ID/offer {"firmware": NAME}`,
 //! `/reboot`, `/identify`, `/push {"topic", "event", "payload"}`, `/crash {"topic"}`,
 //! `/close {"code"}`, `GET /transcript[?since=N]`, `GET /firmware`,
-//! `POST /deploy {"firmware": NAME or null}`.
+//! `POST /deploy {"firmware": NAME or null}`; `POST /devices/ID/console` is a terminal, see
+//! `terminal`.
 
 use crate::catalog::Catalog;
 use crate::http::{self, Request};
 use crate::hub::Hub;
 use crate::net::Listener;
+use crate::terminal::{self, Seat};
 use serde_json::{Value, json};
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -58,6 +60,9 @@ impl Desk {
         let Some((head, rest)) = http::read_request(&mut tcp)? else {
             return Ok(());
         };
+        if let Some(device) = console(&head) {
+            return self.serve_terminal(device, tcp, &head, rest);
+        }
         let body = http::read_body(&mut tcp, &head, rest)?;
         let (status, answer) = match parse(&body).and_then(|body| self.answer(&head, &body)) {
             Ok(answer) => (200, answer),
@@ -65,6 +70,36 @@ impl Desk {
         };
         let headers = [("content-type".to_owned(), "application/json".to_owned())];
         http::respond(&mut tcp, status, &headers, format!("{answer}\n").as_bytes())
+    }
+
+    fn serve_terminal(
+        &self,
+        identifier: String,
+        mut tcp: TcpStream,
+        head: &Request,
+        rest: Vec<u8>,
+    ) -> io::Result<()> {
+        let body = http::read_body(&mut tcp, head, rest)?;
+        let seat = |body: Value| {
+            let local_shell = body["local_shell"] == true;
+            let seat = Seat {
+                identifier,
+                local_shell,
+            };
+            seat.check(&self.hub).map_err(|why| (409, why))?;
+            Ok((seat, body))
+        };
+        match parse(&body).and_then(seat) {
+            Err((status, error)) => {
+                let answer = json!({"error": error});
+                http::respond(&mut tcp, status, &[], format!("{answer}\n").as_bytes())
+            }
+            Ok((seat, body)) => {
+                tcp.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+                let size = json!({"rows": body["rows"], "cols": body["cols"]});
+                terminal::serve(&self.hub, &seat, tcp, format!("{size}\n").into_bytes())
+            }
+        }
     }
 
     fn answer(&self, head: &Request, body: &Value) -> Answer {
@@ -162,6 +197,14 @@ impl Desk {
             });
         Ok(entries.collect())
     }
+}
+
+/// The device whose terminal is asked for.
+fn console(head: &Request) -> Option<String> {
+    let mut parts = head.path.split('/').skip(1);
+    let asked =
+        head.method == "POST" && parts.next() == Some("devices") && head.path.ends_with("/console");
+    parts.next().filter(|_| asked).map(decode)
 }
 
 fn parse(body: &[u8]) -> Result<Value, Failure> {

@@ -38,6 +38,7 @@ pub mod relay;
 mod session;
 mod state;
 pub mod store;
+mod terminal;
 mod tls;
 mod transcript;
 mod wake;

@@ -1,5 +1,7 @@
 //! The command line: which command, its help, and the arguments all of them share.
 
+mod console;
+mod escape;
 mod remote;
 mod serve;
 mod state_dir;
@@ -24,6 +26,9 @@ Drive a running hub:
   identify DEVICE             ask the device to show itself
   push DEVICE TOPIC EVENT [JSON]
                               push anything
+  console DEVICE [--local-shell]
+                              put this terminal on the device's console or local
+                              shell; leave with Ctrl-], or ~. on a line of its own
   crash DEVICE TOPIC          let the server's side of a channel crash
   close DEVICE [CODE]         close the connection (1000)
   transcript [--follow]       show every frame and event so far

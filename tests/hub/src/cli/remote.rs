@@ -1,6 +1,6 @@
 //! The commands that drive a running hub through its control port.
 
-use super::{HELP, say, text, unexpected};
+use super::{HELP, console, say, text, unexpected};
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 use std::io::{Read, Write};
@@ -17,6 +17,7 @@ struct Arguments {
     words: Vec<String>,
     follow: bool,
     none: bool,
+    local_shell: bool,
     help: bool,
 }
 
@@ -33,6 +34,7 @@ pub fn run(command: &str, parser: lexopt::Parser) -> Result<(), String> {
         ("devices", [device]) => show(control, &format!("/devices/{}", encode(device))),
         ("firmware", []) => show(control, "/firmware"),
         ("transcript", []) => transcript(control, arguments.follow),
+        ("console", [device]) => console::run(control, device, arguments.local_shell),
         ("deploy", [file]) => deploy(control, json!(file)),
         ("deploy", []) if arguments.none => deploy(control, Json::Null),
         (_, [device, rest @ ..]) => {
@@ -84,6 +86,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments, String> {
         words: vec![],
         follow: false,
         none: false,
+        local_shell: false,
         help: false,
     };
     while let Some(argument) = parser.next().map_err(text)? {
@@ -91,6 +94,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments, String> {
             Short('h') | Long("help") => arguments.help = true,
             Long("follow") => arguments.follow = true,
             Long("none") => arguments.none = true,
+            Long("local-shell") => arguments.local_shell = true,
             Long("control") => {
                 arguments.control = parser.value().map_err(text)?.string().map_err(text)?;
             }
@@ -156,11 +160,13 @@ fn transcript(control: &str, follow: bool) -> Result<(), String> {
     }
 }
 
+pub fn unreachable(control: &str, error: &std::io::Error) -> String {
+    format!("no hub at {control}: {error}; is `hub serve` running, or is --control needed?")
+}
+
 /// One request to the control port.
 fn call(control: &str, method: &str, path: &str, body: Option<&Json>) -> Result<Json, String> {
-    let unreachable = |error: std::io::Error| {
-        format!("no hub at {control}: {error}; is `hub serve` running, or is --control needed?")
-    };
+    let unreachable = |error: std::io::Error| unreachable(control, &error);
     let body = body.map(Json::to_string).unwrap_or_default();
     let mut tcp = TcpStream::connect(control).map_err(unreachable)?;
     tcp.set_read_timeout(Some(TIMEOUT)).map_err(unreachable)?;
@@ -183,7 +189,7 @@ fn call(control: &str, method: &str, path: &str, body: Option<&Json>) -> Result<
 }
 
 /// Percent-encodes what a path may not hold.
-fn encode(word: &str) -> String {
+pub fn encode(word: &str) -> String {
     word.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
