@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod errands;
+mod operator;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
 use crate::workers::{download, installer, signals, socket};
 use access::Access;
+use operator::Hands;
 
 /// Events waiting for the dispatcher; workers wait when it is full.
 const INBOX: usize = 256;
@@ -73,9 +75,11 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     }
     let mut setup = access::setup(&config, &firmware, running.stale, identifier, &access);
     setup.installed = left.and_then(Entry::installed);
+    let hands = Hands::new(&config, &setup);
     let core = Core::new(setup, Instant::now());
     let journal = journal.in_slot(running.slot.or(firmware.slot));
     let mut agent = Agent::new(config, core, access, journal)?;
+    agent.hands = hands;
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
@@ -113,6 +117,7 @@ struct Agent {
     heartbeat: Sender<Beat>,
     install: Option<Install>,
     archive: Option<archives::Running>,
+    hands: Hands,
     leaving: bool,
 }
 
@@ -137,6 +142,7 @@ impl Agent {
             heartbeat,
             install: None,
             archive: None,
+            hands: Hands::default(),
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -155,6 +161,7 @@ impl Agent {
                 Ok(event) => {
                     if let Event::WorkerExited(worker, result) = &event {
                         self.crew.release(*worker, result);
+                        self.forget_hand(*worker);
                     }
                     self.core.handle(Instant::now(), event)
                 }
@@ -166,6 +173,7 @@ impl Agent {
                 self.perform(effect);
             }
         }
+        self.hands.stop();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -204,6 +212,10 @@ impl Agent {
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),
+            Effect::RunScript(id, order) => self.run_script(id, *order),
+            Effect::Upload(step) => self.upload(step),
+            Effect::EndUploads => self.end_uploads(),
+            Effect::Identify => self.identify(),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),

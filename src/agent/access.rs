@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::{StartError, archives};
+use super::{StartError, archives, operator};
 use crate::config::{Config, Credentials, Installer, LinkSettings, Serializer};
 use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
@@ -58,6 +58,7 @@ pub(super) fn setup(
         request_archive_keys: config.archives.request_public_keys,
         handled_archives: archives::handled(config),
         kept_keys: archives::kept_keys(config),
+        operator: operator::setup(&config.operator),
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
         installed: None,

@@ -16,7 +16,7 @@ use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
     FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
     MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate,
-    address,
+    address, operator,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -58,6 +58,7 @@ fn config(r: &mut Reader) -> Config {
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
         slots: slots(r),
+        operator: operator::read(r, &data_path),
         data_path,
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))

@@ -315,6 +315,22 @@ settings! {
         NERVES_HUB_STALE_SLOT Plain Choice(&["refuse", "correct"]), "refuse",
             "When another slot is running than the U-Boot environment records as active. refuse: no update, which would overwrite the running slot; correct: the record is corrected at the start, also between an update and its reboot.";
     }
+    "Operator" {
+        NERVES_HUB_CONSOLE Plain Boolean, "0",
+            "Joins the hub's console, which lets its users send files to the device.";
+        NERVES_HUB_SCRIPTS Plain Boolean, "1",
+            "Runs the hub's support scripts. Off: each is answered with an error that says so.";
+        NERVES_HUB_SCRIPT_INTERPRETER Plain Path, "/bin/sh",
+            "Program that runs a support script that does not name its own in a #! line.";
+        NERVES_HUB_UPLOAD_DIR Plain Path, "",
+            "Folder for files sent from the hub's console. Else NERVES_HUB_DATA_PATH/uploads. Must not be a symbolic link.";
+        NERVES_HUB_UPLOAD_MAX Plain Size(0, 1 << 50), "64M",
+            "Largest file taken; 0: none is.";
+        NERVES_HUB_IDENTIFY_COMMAND Plain Command, "",
+            "Run when the hub asks the device to show itself; killed after 30 s. In place of NERVES_HUB_IDENTIFY_LED.";
+        NERVES_HUB_IDENTIFY_LED Plain Text("none|auto|NAME"), "none",
+            "LED that blinks for 10 s when the hub asks the device to show itself: one of /sys/class/leds; auto: one whose name says that it is for this (identify, status, …), if there is one.";
+    }
     "Agent" {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
             "Folder for the agent's persistent state.";
@@ -324,6 +340,8 @@ settings! {
             "How long the reboot command has until the machine is down. Then, or when it fails, the reboot is forced.";
         NERVES_HUB_REBOOT_FORCE Plain Boolean, "1",
             "Forces a reboot that its command does not bring about: reboot(2), without stopping services, after flushing disks. Off: only the command is run again.";
+        NERVES_HUB_REBOOT_DURING_UPDATE Plain Boolean, "0",
+            "Reboots on the hub's request even while firmware is being written, which then has to start over. Off: the request is refused.";
         NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
             "How long SIGTERM waits for the installer once it has all bytes of an update.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",

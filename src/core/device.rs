@@ -13,8 +13,8 @@ use crate::wire::{DeviceEvent, DevicePush, Outbound, Reply, Topic};
 /// Wait before the interface's name is looked up again.
 const INTERFACE_RETRY: Duration = Duration::from_secs(60);
 /// Scripts need ≥ 2.1.0, archives ≥ 2.0.0, extensions ≥ 2.2.0.
-const DEVICE_API_VERSION: &str = "2.3.0";
-const CONSOLE_VERSION: &str = "2.0.0";
+pub(super) const DEVICE_API_VERSION: &str = "2.3.0";
+pub(super) const CONSOLE_VERSION: &str = "2.0.0";
 
 /// The channel's state.
 pub struct Device {
@@ -127,6 +127,9 @@ impl Core {
             }
             return;
         }
+        if self.is_reply_to_console_join(&reply) {
+            return self.on_console_reply(reply);
+        }
         self.on_confirmed(reply.reference);
     }
 
@@ -135,6 +138,7 @@ impl Core {
         self.device.channel = Channel::Joined(join_ref);
         self.link.proved();
         self.await_keys();
+        self.join_console();
         let session = self.link.session();
         if let Some((conn, name)) = session.map(|session| (session.conn, session.interface.clone()))
         {
@@ -152,6 +156,7 @@ impl Core {
 
     pub(super) fn on_link_lost(&mut self) {
         self.device.channel = Channel::Left;
+        self.on_console_lost();
         for timer in [Timer::Rejoin, Timer::JoinReply, Timer::Interface] {
             self.timers.cancel(timer);
         }
@@ -175,6 +180,9 @@ impl Core {
     }
 
     pub(super) fn on_channel_error(&mut self, topic: Topic, join_ref: Option<u64>, reason: &str) {
+        if topic == Topic::Console {
+            return self.on_console_closed(join_ref);
+        }
         if self.is_current(topic, join_ref) {
             log::warn!("the device channel crashed at the hub: {reason}");
             self.forget_indigestible_report();
@@ -183,6 +191,9 @@ impl Core {
     }
 
     pub(super) fn on_channel_closed(&mut self, topic: Topic, join_ref: Option<u64>) {
+        if topic == Topic::Console {
+            return self.on_console_closed(join_ref);
+        }
         if self.is_current(topic, join_ref) {
             log::warn!("the hub closed the device channel");
             self.rejoin_later();
@@ -196,6 +207,15 @@ impl Core {
             Channel::Joining(reference) | Channel::Joined(reference) => reference,
         };
         topic == Topic::Device && join_ref.is_none_or(|reference| reference == current)
+    }
+
+    /// Which join of which connection is in force, if any.
+    pub(super) fn device_join(&mut self) -> Option<(ConnId, u64)> {
+        let conn = self.link.session()?.conn;
+        match self.device.channel {
+            Channel::Joined(join_ref) => Some((conn, join_ref)),
+            Channel::Left | Channel::Joining(_) => None,
+        }
     }
 
     /// Sends on the joined channel; `None` (and nothing sent) while it is not.
@@ -214,14 +234,8 @@ impl Core {
             DeviceEvent::FirmwareKeys(keys) => self.on_firmware_keys(keys),
             DeviceEvent::ArchiveKeys(keys) => self.on_archive_keys(keys),
             DeviceEvent::Reboot => self.on_reboot_requested(),
-            DeviceEvent::Identify => {
-                log::info!("identify: this is device {}", self.setup.identifier)
-            }
-            DeviceEvent::RunScript { script } => {
-                log::info!("support script refused: scripts are not enabled");
-                let reason = "support scripts are not enabled on this device".to_owned();
-                self.push_device(DevicePush::ScriptRefused { script, reason });
-            }
+            DeviceEvent::Identify => self.on_identify_requested(),
+            DeviceEvent::RunScript(request) => self.on_script_requested(*request),
             DeviceEvent::ExtensionsGet => log::debug!("no extension is enabled"),
         }
     }

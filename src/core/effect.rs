@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::endpoint::Endpoint;
 use super::event::{ConnId, JobId};
 use super::keys::HubKeys;
+use super::operator::{ScriptId, ScriptOrder, UploadStep};
 use crate::config::Secret;
 use crate::wire::{Archive, Offer, Push};
 
@@ -40,6 +41,12 @@ pub enum Effect {
     CancelArchive(JobId),
     /// Keep these for the next start.
     KeepKeys(HubKeys),
+    RunScript(ScriptId, Box<ScriptOrder>),
+    Upload(UploadStep),
+    /// No file is being taken any more.
+    EndUploads,
+    /// Run the identify command, or blink.
+    Identify,
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.

@@ -152,6 +152,7 @@ impl Core {
             }
             Inbound::ChannelClosed { topic, join_ref } => self.on_channel_closed(topic, join_ref),
             Inbound::Device(event) => self.on_device_event(event),
+            Inbound::Console(event) => self.on_console_event(event),
             Inbound::Unknown { topic, event } => {
                 log::debug!("ignoring unknown event {event:?} on topic {topic:?}");
             }
@@ -303,7 +304,7 @@ impl Core {
         let (conn, reference) = (session.conn, session.last_ref);
         let join_ref = match body {
             Outbound::Join(..) => Some(reference),
-            Outbound::Heartbeat | Outbound::Device(_) => join_ref,
+            Outbound::Heartbeat | Outbound::Device(_) | Outbound::Console(_) => join_ref,
         };
         self.effect(Effect::Push(
             conn,

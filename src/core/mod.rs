@@ -7,6 +7,7 @@
 //! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
+//! * [`operator`] does what people at the hub's page ask for: scripts, files, identify.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
 pub mod archive;
@@ -17,6 +18,7 @@ pub mod endpoint;
 pub mod event;
 pub mod keys;
 pub mod link;
+pub mod operator;
 pub mod reboot;
 mod renewal;
 pub mod status;
@@ -38,6 +40,7 @@ use endpoint::Endpoint;
 use event::{ArchiveEnd, Counted, Errand, Event, Signal, Worker};
 use keys::{HubKeys, Ring};
 use link::Link;
+use operator::{Operator, OperatorSetup};
 use reboot::Reboot;
 use status::Alarm;
 use timers::{Timer, Timers};
@@ -81,6 +84,7 @@ pub struct Setup {
     pub handled_archives: Vec<String>,
     /// Keys the hub sent in earlier runs; `None`: none are kept.
     pub kept_keys: Option<HubKeys>,
+    pub operator: OperatorSetup,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
     /// Firmware that was installed in this boot, and whose reboot is owed.
@@ -102,6 +106,7 @@ pub struct Core {
     reboot: Reboot,
     archives: Archives,
     ring: Ring,
+    operator: Operator,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -116,6 +121,7 @@ impl Core {
             reboot: Reboot::default(),
             archives: Archives::new(&setup),
             ring: Ring::new(&setup),
+            operator: Operator::default(),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -147,6 +153,8 @@ impl Core {
             Event::KeysKept(result) => self.on_keys_kept(result),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
+            Event::ScriptEnded(script, end) => self.on_script_ended(script, end),
+            Event::UploadEnded(upload, result) => self.on_upload_ended(upload, result),
             Event::Signal(signal) => self.on_signal(signal),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -174,6 +182,8 @@ impl Core {
                 Timer::RebootOverdue => self.on_reboot_overdue(),
                 Timer::RebootRetry => self.on_reboot_retry(),
                 Timer::Trial => self.on_trial_over(),
+                Timer::Script => self.on_script_due(),
+                Timer::Uploads => self.on_uploads_due(),
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
@@ -246,6 +256,9 @@ impl Core {
             (Worker::Archive(job), Err(reason)) => {
                 self.on_archive_ended(job, ArchiveEnd::Failed(reason))
             }
+            (Worker::Script(script), Err(reason)) => self.on_script_lost(script, reason),
+            (Worker::Uploads(_), Err(reason)) => self.on_uploads_lost(&reason),
+            (Worker::Identify, _) => self.operator.is_identifying = false,
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }

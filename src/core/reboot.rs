@@ -70,9 +70,12 @@ impl Core {
             return log::info!("reboot is already on its way");
         }
         match self.update.phase {
-            Phase::Installing(_) => log::warn!("reboot refused: firmware is being written"),
+            Phase::Installing(_) if !self.setup.operator.reboot_during_update => log::warn!(
+                "reboot refused: firmware is being written; ask again afterwards, or see \
+                 NERVES_HUB_REBOOT_DURING_UPDATE"
+            ),
             Phase::Reporting(_) | Phase::Rebooting => log::info!("reboot is already on its way"),
-            Phase::Idle | Phase::AwaitingKeys(_) => {
+            Phase::Idle | Phase::AwaitingKeys(_) | Phase::Installing(_) => {
                 log::info!("the hub asks for a reboot");
                 self.announce_reboot(Why::Hub);
             }

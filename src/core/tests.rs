@@ -10,6 +10,7 @@ use super::endpoint::Endpoint;
 use super::event::{
     ConnId, ConnectFailure, Errand, Event, InstallEvent, JobId, Signal, SocketEvent, Worker,
 };
+use super::operator::OperatorSetup;
 use super::{Core, Setup};
 use crate::config::{
     ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, TrialSettings, Validate,
@@ -73,6 +74,12 @@ pub(super) fn setup() -> Setup {
         handled_archives: Vec::new(),
         kept_keys: None,
         fresh_offer_timeout: Duration::from_secs(20),
+        operator: OperatorSetup {
+            console: false,
+            scripts: true,
+            upload_max: 1000,
+            reboot_during_update: false,
+        },
         shutdown_timeout: 10 * SECOND,
         seed: 7,
     }
@@ -177,7 +184,7 @@ impl Bench {
             .into_iter()
             .filter_map(|push| match &push.body {
                 Outbound::Device(push) => Some(push.clone()),
-                Outbound::Heartbeat | Outbound::Join(..) => None,
+                Outbound::Heartbeat | Outbound::Join(..) | Outbound::Console(_) => None,
             });
         pushes.collect()
     }
@@ -228,7 +235,7 @@ impl Bench {
             .rev()
             .find_map(|push| match &push.body {
                 Outbound::Join(_, payload) => Some(payload["currently_downloading_uuid"].clone()),
-                Outbound::Heartbeat | Outbound::Device(_) => None,
+                Outbound::Heartbeat | Outbound::Device(_) | Outbound::Console(_) => None,
             });
         join.expect("no join")
     }

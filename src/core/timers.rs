@@ -33,6 +33,10 @@ pub enum Timer {
     RebootRetry,
     /// The running firmware has had long enough to be marked valid.
     Trial,
+    /// A support script has to be answered.
+    Script,
+    /// Look for uploads that have come to a halt.
+    Uploads,
     /// Leave although the installer has not ended.
     Shutdown,
 }

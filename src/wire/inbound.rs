@@ -3,8 +3,11 @@
 //! Lenient where the hub's versions differ (absent or null fields), strict where a wrong
 //! value would decide something (uuid, URL, checksum lengths).
 
+use std::time::Duration;
+
 use serde_json::Value;
 
+use super::console::{ConsoleEvent, FileEvent};
 use super::phoenix::{FrameWire, Topic, WireError};
 use crate::config::{Secret, values};
 
@@ -24,6 +27,7 @@ pub enum Inbound {
         join_ref: Option<u64>,
     },
     Device(DeviceEvent),
+    Console(ConsoleEvent),
     /// A topic or event this agent does not know.
     Unknown {
         topic: String,
@@ -57,11 +61,19 @@ pub enum DeviceEvent {
     ArchiveKeys(Vec<String>),
     Reboot,
     Identify,
-    RunScript {
-        script: String,
-    },
+    RunScript(Box<ScriptRequest>),
     /// The hub invites the `extensions` topic.
     ExtensionsGet,
+}
+
+/// A support script the hub wants run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScriptRequest {
+    /// What the hub knows it by.
+    pub reference: String,
+    pub text: String,
+    /// How long it may take; older hubs do not say.
+    pub timeout: Option<Duration>,
 }
 
 /// An update the hub offers.
@@ -122,6 +134,10 @@ impl Inbound {
             }
             "phx_close" => Ok(Self::ChannelClosed { topic, join_ref }),
             _ if topic == Topic::Device => parse_device(frame),
+            event if topic == Topic::Console => match FileEvent::parse(event, &frame.payload) {
+                Some(event) => Ok(Self::Console(ConsoleEvent::File(event))),
+                None => Ok(unknown(frame)),
+            },
             _ => Ok(unknown(frame)),
         }
     }
@@ -174,13 +190,22 @@ fn parse_device(frame: FrameWire) -> Result<Inbound, WireError> {
         "archive_public_keys" => DeviceEvent::ArchiveKeys(keys(payload)),
         "reboot" => DeviceEvent::Reboot,
         "identify" => DeviceEvent::Identify,
-        "scripts/run" => DeviceEvent::RunScript {
-            script: text(payload, "ref"),
-        },
+        "scripts/run" => DeviceEvent::RunScript(Box::new(parse_script(payload))),
         "extensions:get" => DeviceEvent::ExtensionsGet,
         _ => return Ok(unknown(frame)),
     };
     Ok(Inbound::Device(event))
+}
+
+/// A script without text or with a timeout that is none is still to be answered.
+fn parse_script(payload: &Value) -> ScriptRequest {
+    let script = payload.get("text").and_then(Value::as_str);
+    let timeout = payload.get("timeout").and_then(Value::as_u64);
+    ScriptRequest {
+        reference: text(payload, "ref"),
+        text: script.unwrap_or_default().to_owned(),
+        timeout: timeout.map(Duration::from_millis),
+    }
 }
 
 fn parse_update(payload: &Value) -> Result<DeviceEvent, WireError> {

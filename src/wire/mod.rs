@@ -1,5 +1,6 @@
 //! Bytes to types and back. Pure: no I/O, no clock, no decisions.
 
+pub mod console;
 pub mod external_term;
 pub mod frame_limit;
 pub mod fwup_frame;
@@ -7,7 +8,9 @@ pub mod inbound;
 pub mod installer_line;
 pub mod outbound;
 pub mod phoenix;
+pub mod script_text;
 
-pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply};
-pub use outbound::{DevicePush, Outbound, Push, Stage};
+pub use console::{ConsoleEvent, ConsolePush, FileEvent};
+pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply, ScriptRequest};
+pub use outbound::{DevicePush, Outbound, Push, ScriptAnswer, Stage};
 pub use phoenix::{Topic, WireError};

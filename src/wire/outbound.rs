@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::console::ConsolePush;
 use super::phoenix::{self, Encoded, Topic, WireError};
 use crate::config::Serializer;
 
@@ -19,6 +20,17 @@ pub enum Outbound {
     Heartbeat,
     Join(Topic, Map<String, Value>),
     Device(DevicePush),
+    Console(ConsolePush),
+}
+
+/// What became of a support script.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScriptAnswer {
+    /// What the hub knows it by.
+    pub reference: String,
+    pub output: String,
+    /// Its exit status; or why there is none.
+    pub result: Result<i32, String>,
 }
 
 /// Pushes on the `device` topic (PROTOCOL §3, device → server).
@@ -33,7 +45,7 @@ pub enum DevicePush {
     FirmwareValidated,
     Rebooting,
     NetworkInterface(String),
-    ScriptRefused { script: String, reason: String },
+    Script(ScriptAnswer),
 }
 
 /// Which half of an update a percentage speaks of.
@@ -80,6 +92,30 @@ impl Outbound {
                 let (event, payload) = push.parts();
                 (Topic::Device, event, payload)
             }
+            Self::Console(push) => {
+                let (event, payload) = push.parts();
+                (Topic::Console, event, payload)
+            }
+        }
+    }
+}
+
+impl ScriptAnswer {
+    fn payload(&self) -> Value {
+        match &self.result {
+            Ok(status) => json!({
+                "ref": self.reference,
+                "result": "completed",
+                "output": self.output,
+                "return": status.to_string(),
+            }),
+            Err(reason) => json!({
+                "ref": self.reference,
+                "result": "error",
+                "reason": reason,
+                "output": self.output,
+                "return": "",
+            }),
         }
     }
 }
@@ -105,10 +141,7 @@ impl DevicePush {
             Self::NetworkInterface(name) => {
                 ("report_network_interface", json!({"interface": name}))
             }
-            Self::ScriptRefused { script, reason } => (
-                "scripts/run",
-                json!({"ref": script, "result": "error", "reason": reason, "output": "", "return": ""}),
-            ),
+            Self::Script(answer) => ("scripts/run", answer.payload()),
         }
     }
 }

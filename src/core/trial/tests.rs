@@ -75,7 +75,7 @@ impl Bench {
         let join = self.pushes().into_iter().rev();
         let mut joins = join.filter_map(|push| match &push.body {
             Outbound::Join(_, payload) => payload["meta"]["firmware_validated"].as_bool(),
-            Outbound::Heartbeat | Outbound::Device(_) => None,
+            Outbound::Heartbeat | Outbound::Device(_) | Outbound::Console(_) => None,
         });
         joins.next().expect("no join")
     }
