@@ -1,5 +1,6 @@
 //! The command line: which command, its help, and the arguments all of them share.
 
+mod operator;
 mod remote;
 mod serve;
 mod state_dir;
@@ -22,6 +23,8 @@ Drive a running hub:
   deploy FILE.fw | --none     offer to every device that joins with other firmware
   reboot DEVICE               ask for a reboot
   identify DEVICE             ask the device to show itself
+  script DEVICE FILE|TEXT     run a support script and print what it printed
+  upload DEVICE FILE          send a file to the device's console
   push DEVICE TOPIC EVENT [JSON]
                               push anything
   crash DEVICE TOPIC          let the server's side of a channel crash

@@ -1,6 +1,6 @@
 //! The commands that drive a running hub through its control port.
 
-use super::{HELP, say, text, unexpected};
+use super::{HELP, operator, say, text, unexpected};
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 use std::io::{Read, Write};
@@ -35,6 +35,10 @@ pub fn run(command: &str, parser: lexopt::Parser) -> Result<(), String> {
         ("transcript", []) => transcript(control, arguments.follow),
         ("deploy", [file]) => deploy(control, json!(file)),
         ("deploy", []) if arguments.none => deploy(control, Json::Null),
+        ("script", [device, script]) => operator::script(control, device, script),
+        ("upload", [device, file]) => {
+            operator::upload(control, device, file).map(|said| println!("{said}"))
+        }
         (_, [device, rest @ ..]) => {
             let (action, body) = action(command, rest)?;
             let path = format!("/devices/{}/{action}", encode(device));
@@ -157,7 +161,12 @@ fn transcript(control: &str, follow: bool) -> Result<(), String> {
 }
 
 /// One request to the control port.
-fn call(control: &str, method: &str, path: &str, body: Option<&Json>) -> Result<Json, String> {
+pub(super) fn call(
+    control: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Json>,
+) -> Result<Json, String> {
     let unreachable = |error: std::io::Error| {
         format!("no hub at {control}: {error}; is `hub serve` running, or is --control needed?")
     };
@@ -183,7 +192,7 @@ fn call(control: &str, method: &str, path: &str, body: Option<&Json>) -> Result<
 }
 
 /// Percent-encodes what a path may not hold.
-fn encode(word: &str) -> String {
+pub(super) fn encode(word: &str) -> String {
     word.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
