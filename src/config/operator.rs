@@ -64,7 +64,11 @@ pub(super) fn read(r: &mut Reader, data_path: &Path) -> OperatorSettings {
                 .unwrap_or_default(),
         },
         uploads: UploadSettings {
-            folder: folder.unwrap_or_else(|| data_path.join("uploads")),
+            // Behind a final slash a link would be followed.
+            folder: folder.map_or_else(
+                || data_path.join("uploads"),
+                |folder| folder.components().collect(),
+            ),
             max: r.size(setting!("NERVES_HUB_UPLOAD_MAX")),
         },
         identify: IdentifySettings {

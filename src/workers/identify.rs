@@ -97,25 +97,18 @@ fn run_command(site: &Site, text: &str, cancel: &Cancel) -> Result<(), String> {
     Err(format!("NERVES_HUB_IDENTIFY_COMMAND: {text:?}: {problem}"))
 }
 
-/// The LED that is best for it by its name.
+/// The LED that is best for it by its name; of equal ones the first in the alphabet.
 fn choose(leds: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(leds).ok()?.flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .map(|name| name.to_ascii_lowercase() + "\0" + &name)
-        .collect();
-    names.sort();
-    let both = names.iter().filter_map(|name| name.split_once('\0'));
-    let usable: Vec<(&str, &str)> = both
-        .filter(|(plain, name)| {
-            !NOT_MEANT.iter().any(|word| plain.contains(word))
-                && leds.join(name).join("brightness").exists()
-        })
-        .collect();
-    let best = MEANT_FOR_IT
-        .iter()
-        .find_map(|word| usable.iter().find(|(plain, _)| plain.contains(word)));
-    best.map(|(_, name)| leds.join(name))
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let best = names.filter_map(|name| {
+        let plain = name.to_ascii_lowercase();
+        let rank = MEANT_FOR_IT.iter().position(|word| plain.contains(word))?;
+        let is_good = !NOT_MEANT.iter().any(|word| plain.contains(word))
+            && leds.join(&name).join("brightness").exists();
+        is_good.then_some((rank, name))
+    });
+    best.min().map(|(_, name)| leds.join(name))
 }
 
 /// An LED and how it was found.

@@ -1,6 +1,7 @@
 //! Files from the hub's console page, and what may not come of them.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -179,17 +180,23 @@ fn links_planted_in_the_folder_are_not_followed() {
 }
 
 #[test]
-fn a_link_in_place_of_the_folder_is_refused() {
-    let bench = Bench::prepared(&[], |device| {
-        std::fs::create_dir_all(device.path("data")).expect("data");
-        std::fs::create_dir(device.path("outside")).expect("outside");
-        let folder = device.path("data/uploads");
-        std::os::unix::fs::symlink(device.path("outside"), folder).expect("link");
-    });
-    bench.send("a", b"new");
-    let told = bench.told();
-    assert!(told.contains("NERVES_HUB_UPLOAD_DIR"), "{told}");
-    assert_eq!(bench.names(), Vec::<String>::new());
+fn a_link_in_place_of_the_folder_is_refused_however_it_is_written() {
+    for end in ["", "/", "/."] {
+        let hub = rig::hub().start();
+        let mut device = Device::new(&hub);
+        let (outside, folder) = (device.path("outside"), device.path("uploads"));
+        std::fs::create_dir(&outside).expect("outside");
+        std::os::unix::fs::symlink(&outside, &folder).expect("link");
+        let setting = format!("{}{end}", folder.display());
+        device.set("CONSOLE", "1").set("UPLOAD_DIR", &setting);
+        let agent = device.start();
+        hub.expect_join("console");
+        let bench = Bench { agent, device, hub };
+        bench.send("a", b"new");
+        let told = bench.told();
+        assert!(told.contains("NERVES_HUB_UPLOAD_DIR"), "{told}");
+        assert_eq!(std::fs::read_dir(outside).expect("outside").count(), 0);
+    }
 }
 
 #[test]
@@ -246,6 +253,45 @@ fn a_disk_that_takes_nothing_is_told_and_the_agent_is_well() {
         .expect_none("console", "up", Duration::from_millis(100), |_| true);
     bench.hub.close(1000);
     bench.hub.expect_join("console");
+}
+
+/// Unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_and_room_is_left_for_others() {
+    let mut disk = None;
+    let bench = Bench::prepared(&[], |device| {
+        let folder = device.path("data/uploads");
+        std::fs::create_dir_all(&folder).expect("folder");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+            .arg(&folder);
+        if mount.output().is_ok_and(|output| output.status.success()) {
+            disk = Some(SmallDisk(folder));
+        }
+    });
+    if disk.is_none() {
+        return eprintln!(
+            "SKIPPED: no file system may be mounted here; small disks were not tried"
+        );
+    }
+    bench.send("large", &[7; 1_000_000]);
+    let told = bench.told();
+    assert!(told.contains("not received: large: no room"), "{told}");
+    assert_eq!(bench.names(), Vec::<String>::new());
+    bench.send("small", &[7; 300_000]);
+    assert!(!bench.told().contains("not received"));
+    assert_eq!(bench.names(), ["small"]);
+    // Before the folder that it is in.
+    drop(disk);
 }
 
 #[test]

@@ -11,10 +11,10 @@ impl Core {
         if !self.setup.operator.console {
             return;
         }
-        let payload = Map::from_iter([
-            ("console_version".to_owned(), json!(CONSOLE_VERSION)),
-            ("device_api_version".to_owned(), json!(DEVICE_API_VERSION)),
-        ]);
+        let mut payload = Map::new();
+        let mut put = |key: &str, value: &str| payload.insert(key.to_owned(), json!(value));
+        put("console_version", CONSOLE_VERSION);
+        put("device_api_version", DEVICE_API_VERSION);
         let join = self.push(None, Outbound::Join(Topic::Console, payload));
         self.operator.console = join.map(Channel::Joining);
     }
