@@ -141,7 +141,7 @@ mod tests {
                     \x20   if os.fork() == 0: break\n\
                     else: print('ready', flush=True)\n\
                     if os.getpid() != os.getsid(0): os.setpgid(0, 0)\n\
-                    time.sleep(1000)";
+                    time.sleep(60)";
         let mut command = Command::new("python3");
         command.args(["-c", text]).stdout(Stdio::piped());
         detach(&mut command);

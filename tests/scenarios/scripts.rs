@@ -348,13 +348,15 @@ fn scripts_bombs_and_floods_delay_neither_heartbeats_nor_an_update() {
     let bomb = "#!/usr/bin/env python3\n\
                 import os, signal, time\n\
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+                end = time.time() + 30\n\
                 for n in range(200):\n    \
                     if os.fork() == 0:\n        \
                         os.setpgid(0, 0)\n        \
-                        while True:\n            \
+                        while time.time() < end:\n            \
                             time.sleep(0.1)\n            \
-                            if os.fork(): os._exit(0)\n\
-                time.sleep(1000)";
+                            if os.fork(): os._exit(0)\n        \
+                        os._exit(0)\n\
+                time.sleep(60)";
     for (reference, text) in [
         ("bomb", bomb),
         ("flood", "yes"),
