@@ -148,8 +148,10 @@ fn scripts_that_are_off_are_answered_all_the_same() {
     let hub = rig::hub().start();
     let mut device = Device::new(&hub);
     device.set("SCRIPTS", "0");
+    hub.behaviour(|behaviour| behaviour.connecting_code = Some("IO.puts(1)".to_owned()));
     let _agent = device.start();
     hub.expect_join("device");
+    assert_eq!(answer(&hub, "connecting_code")["result"], "error");
     let file = device.path("ran");
     let answer = run(&hub, &format!("touch {}", file.display()));
     assert_eq!(answer["result"], "error");

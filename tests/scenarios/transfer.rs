@@ -223,11 +223,14 @@ fn what_is_too_large_garbled_or_without_a_beginning_leaves_nothing() {
     bench.data("headless", b"1");
     bench
         .agent
-        .wait_log("data of file \"headless\" ignored: it did not begin");
+        .wait_log("file \"headless\" ignored: it did not begin");
+    bench.data("headless", b"2");
     bench.stop("headless");
+    bench.stop("nothing");
     bench
         .agent
-        .wait_log("end of file \"headless\" ignored: it did not begin");
+        .wait_log("file \"nothing\" ignored: it did not begin");
+    assert_eq!(bench.agent.logged("\"headless\" ignored").len(), 1);
 
     bench.start("endless");
     bench.data("endless", b"1");

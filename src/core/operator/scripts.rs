@@ -140,17 +140,7 @@ impl Core {
         };
         let (_, script) = running.swap_remove(index);
         let reference = script.request.reference.clone();
-        let limit = show_duration(script.limit);
-        let (output, result) = match end.how {
-            ScriptHow::Exited(status) => (end.output, Ok(status)),
-            // As shells count.
-            ScriptHow::Killed(signal) => (
-                with_note(end.output, &format!("killed by signal {signal}")),
-                Ok(128 + signal),
-            ),
-            ScriptHow::TimedOut => failed(end.output, format!("killed: not done within {limit}")),
-            ScriptHow::Failed(reason) => failed(end.output, reason),
-        };
+        let (output, result) = verdict(end, script.limit);
         let result_text = match &result {
             Ok(status) => format!("exit status {status}"),
             Err(reason) => reason.clone(),
@@ -218,6 +208,23 @@ impl Core {
             output,
             result,
         }));
+    }
+}
+
+/// What was printed, with a note where the status does not say it all; and the status.
+fn verdict(end: ScriptEnd, limit: Duration) -> (String, Result<i32, String>) {
+    match end.how {
+        ScriptHow::Exited(status) => (end.output, Ok(status)),
+        // As shells count.
+        ScriptHow::Killed(signal) => (
+            with_note(end.output, &format!("killed by signal {signal}")),
+            Ok(128 + signal),
+        ),
+        ScriptHow::TimedOut => {
+            let limit = show_duration(limit);
+            failed(end.output, format!("killed: not done within {limit}"))
+        }
+        ScriptHow::Failed(reason) => failed(end.output, reason),
     }
 }
 

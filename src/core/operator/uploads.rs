@@ -27,6 +27,8 @@ pub const TEMPORARY: &str = ".upload-";
 pub(super) struct Uploads {
     last: u64,
     files: Vec<Upload>,
+    /// Names whose data is of no use, as has been said.
+    ignored: Vec<String>,
 }
 
 struct Upload {
@@ -54,6 +56,22 @@ impl Uploads {
         self.files.iter_mut().find(open)
     }
 
+    /// Says so once: a file comes in thousands of pieces.
+    fn ignore(&mut self, name: &str) {
+        if self.ignored.iter().any(|other| other == name) {
+            return;
+        }
+        log::warn!("file {name:.60?} ignored: it did not begin");
+        self.remember_ignored(name);
+    }
+
+    fn remember_ignored(&mut self, name: &str) {
+        if self.ignored.len() == UPLOADS_MAX {
+            self.ignored.remove(0);
+        }
+        self.ignored.push(name.to_owned());
+    }
+
     fn is_at_work(&self) -> bool {
         self.files.iter().any(|file| file.phase != Phase::Failed)
     }
@@ -70,17 +88,7 @@ impl Core {
 
     fn on_upload_started(&mut self, name: String) {
         self.discard_upload(&name);
-        let uploads = &mut self.operator.uploads;
-        let refusal = if self.setup.operator.upload_max == 0 {
-            Some("no files are taken on this device (NERVES_HUB_UPLOAD_MAX)".to_owned())
-        } else if self.leaving {
-            Some("the agent on this device is about to end".to_owned())
-        } else if uploads.files.len() >= UPLOADS_MAX {
-            Some(format!("{UPLOADS_MAX} files are being sent already"))
-        } else {
-            None
-        };
-        let safe = match refusal {
+        let safe = match self.why_not_take() {
             Some(reason) => Err(reason),
             None => safe_name(&name),
         };
@@ -88,6 +96,8 @@ impl Core {
             Ok(safe) => safe,
             Err(reason) => return self.refuse_upload(&name, &reason),
         };
+        let uploads = &mut self.operator.uploads;
+        uploads.ignored.retain(|other| *other != name);
         uploads.last += 1;
         let id = UploadId(uploads.last);
         log::info!("receiving file {safe:?} from the hub");
@@ -105,10 +115,22 @@ impl Core {
         self.watch_uploads();
     }
 
+    fn why_not_take(&self) -> Option<String> {
+        if self.setup.operator.upload_max == 0 {
+            Some("no files are taken on this device (NERVES_HUB_UPLOAD_MAX)".to_owned())
+        } else if self.leaving {
+            Some("the agent on this device is about to end".to_owned())
+        } else if self.operator.uploads.files.len() >= UPLOADS_MAX {
+            Some(format!("{UPLOADS_MAX} files are being sent already"))
+        } else {
+            None
+        }
+    }
+
     fn on_upload_data(&mut self, name: &str, bytes: Option<Vec<u8>>) {
         let (now, max) = (self.now, self.setup.operator.upload_max);
         let Some(file) = self.operator.uploads.named(name) else {
-            return log::warn!("data of file {name:.60?} ignored: it did not begin");
+            return self.operator.uploads.ignore(name);
         };
         file.heard = now;
         if file.phase == Phase::Failed {
@@ -129,7 +151,8 @@ impl Core {
     fn on_upload_stopped(&mut self, name: &str) {
         let now = self.now;
         let Some(file) = self.operator.uploads.named(name) else {
-            return log::warn!("end of file {name:.60?} ignored: it did not begin");
+            self.operator.uploads.ignore(name);
+            return self.operator.uploads.ignored.retain(|other| other != name);
         };
         let id = file.id;
         match file.phase {
@@ -229,6 +252,7 @@ impl Core {
         let text = format!("not received: {}: {reason}", shown(name));
         log::warn!("{text}");
         self.tell_operator(&text);
+        self.operator.uploads.remember_ignored(name);
     }
 
     fn forget_upload(&mut self, id: UploadId) {
