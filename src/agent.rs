@@ -5,6 +5,7 @@ mod access;
 mod archives;
 mod errands;
 mod left;
+mod operator;
 mod shells;
 
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
 use crate::workers::{download, installer, signals, socket};
 use access::Access;
+use operator::Hands;
 
 /// Events waiting for the dispatcher; workers wait when it is full.
 const INBOX: usize = 256;
@@ -77,11 +79,13 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     let journal = journal.after(owed.as_ref());
     setup.installed = owed.map(left::promise);
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
+    let hands = Hands::new(&config, &setup);
     let core = Core::new(setup, Instant::now());
     let slot = running.slot.or(firmware.slot);
     let journal = journal.in_slot(slot.clone());
     let guard = Guard::new(SlotSettings::new(&config), slot, &values);
     let mut agent = Agent::new(config, core, access, journal, guard)?;
+    agent.hands = hands;
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
@@ -121,6 +125,7 @@ struct Agent {
     install: Option<Install>,
     archive: Option<archives::Running>,
     shells: Vec<shells::Handle>,
+    hands: Hands,
     leaving: bool,
 }
 
@@ -148,6 +153,7 @@ impl Agent {
             install: None,
             archive: None,
             shells: Vec::new(),
+            hands: Hands::default(),
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -169,6 +175,7 @@ impl Agent {
                         if let Worker::Shell(id) = worker {
                             self.forget_shell(*id);
                         }
+                        self.forget_hand(*worker);
                     }
                     self.core.handle(Instant::now(), event)
                 }
@@ -181,6 +188,7 @@ impl Agent {
             }
         }
         self.end_shells();
+        self.hands.stop();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -220,6 +228,10 @@ impl Agent {
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),
             Effect::Shell(id, order) => self.shell(id, order),
+            Effect::RunScript(id, order) => self.run_script(id, *order),
+            Effect::Upload(step) => self.upload(step),
+            Effect::EndUploads => self.end_uploads(),
+            Effect::Identify => self.identify(),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),

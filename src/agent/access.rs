@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::{StartError, archives};
+use super::{StartError, archives, operator};
 use crate::config::{Config, Credentials, Installer, LinkSettings, Serializer};
 use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
@@ -57,6 +57,7 @@ pub(super) fn setup(
         handled_archives: archives::handled(config),
         kept_keys: archives::kept_keys(config),
         shells: config.shells.policy,
+        operator: operator::setup(&config.operator),
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
         installed: None,

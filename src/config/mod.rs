@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod error;
+pub mod operator;
 pub mod parse;
 mod reader;
 pub mod secret;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use operator::{IdentifySettings, Led, OperatorSettings, ScriptSettings, UploadSettings};
 pub use parse::parse;
 pub use secret::Secret;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub reboot_timeout: Duration,
     /// `reboot(2)` may be used when the command does not reboot.
     pub reboot_force: bool,
+    /// What the hub's users may do on the device.
+    pub operator: OperatorSettings,
     pub trial: TrialSettings,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,

@@ -16,7 +16,7 @@ use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
     FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
     MetadataSource, Proxy, Serializer, ShellPolicy, ShellSettings, SlotOptions, Strategy,
-    TlsSettings, TrialSettings, Validate, address,
+    TlsSettings, TrialSettings, Validate, address, operator,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -61,6 +61,7 @@ fn config(r: &mut Reader) -> Config {
         metadata: metadata(r),
         slots: slots(r),
         shells: shells(r),
+        operator: operator::read(r, &data_path),
         data_path,
         reboot_command: r
             .text(setting!("NERVES_HUB_REBOOT_COMMAND"))

@@ -317,7 +317,7 @@ settings! {
     }
     "Shells" {
         NERVES_HUB_CONSOLE Plain Boolean, "0",
-            "Lets people at the hub open a console on this device: a terminal with a shell, with all the rights of NERVES_HUB_SHELL_USER.";
+            "Lets people at the hub open a console on this device: a terminal with a shell, with all the rights of NERVES_HUB_SHELL_USER, to which files can be sent.";
         NERVES_HUB_LOCAL_SHELL Plain Boolean, "0",
             "The same by way of the hub's local_shell extension.";
         NERVES_HUB_CONSOLE_COMMAND Plain Command, "",
@@ -326,6 +326,20 @@ settings! {
             "A shell without a key pressed for so long is ended; the next key starts another. 0: never.";
         NERVES_HUB_SHELL_USER Plain Text("USER"), "",
             "User that shells run as, with all of that user's groups. Else the agent's own, which is mostly root.";
+    }
+    "Operator" {
+        NERVES_HUB_SCRIPTS Plain Boolean, "1",
+            "Runs the hub's support scripts. Off: each is answered with an error that says so.";
+        NERVES_HUB_SCRIPT_INTERPRETER Plain Path, "/bin/sh",
+            "Program that runs a support script that does not name its own in a #! line.";
+        NERVES_HUB_UPLOAD_DIR Plain Path, "",
+            "Folder for files sent from the hub's console. Else NERVES_HUB_DATA_PATH/uploads. Must not be a symbolic link.";
+        NERVES_HUB_UPLOAD_MAX Plain Size(0, 1 << 50), "64M",
+            "Largest file taken; 0: none is.";
+        NERVES_HUB_IDENTIFY_COMMAND Plain Command, "",
+            "Run when the hub asks the device to show itself; killed after 30 s. In place of NERVES_HUB_IDENTIFY_LED.";
+        NERVES_HUB_IDENTIFY_LED Plain Text("none|auto|NAME"), "none",
+            "LED that blinks for 10 s when the hub asks the device to show itself: one of /sys/class/leds; auto: one whose name says that it is for this (identify, status, …), if there is one.";
     }
     "Agent" {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
@@ -336,6 +350,8 @@ settings! {
             "How long the reboot command has until the machine is down. Then, or when it fails, the reboot is forced.";
         NERVES_HUB_REBOOT_FORCE Plain Boolean, "1",
             "Forces a reboot that its command does not bring about: reboot(2), without stopping services, after flushing disks. Off: only the command is run again.";
+        NERVES_HUB_REBOOT_DURING_UPDATE Plain Boolean, "0",
+            "Reboots on the hub's request even while firmware is being written, which then has to start over. Off: the request is refused.";
         NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
             "How long SIGTERM waits for the installer once it has all bytes of an update, and for a reboot command that is running.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",

@@ -200,7 +200,10 @@ impl Core {
     fn on_channel_left(&mut self, topic: Topic) {
         match topic {
             Topic::Device => self.ask_for_fresh_offer_again(),
-            Topic::Console => self.on_shell_unwatched(ShellKind::Console),
+            Topic::Console => {
+                self.on_shell_unwatched(ShellKind::Console);
+                self.abandon_uploads();
+            }
             Topic::Extensions => self.suspend_extensions(),
             Topic::Phoenix => {}
         }

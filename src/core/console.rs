@@ -33,6 +33,7 @@ impl Core {
             ConsoleEvent::Keys(text) => self.on_keys(kind, text),
             ConsoleEvent::WindowSize(size) => self.on_window_size(kind, size),
             ConsoleEvent::Restart => self.on_restart_requested(kind),
+            ConsoleEvent::File(event) => self.on_file_event(event),
             ConsoleEvent::Chat => log::debug!("console: people at the hub talk to each other"),
         }
     }

@@ -112,6 +112,15 @@ impl Core {
         }
     }
 
+    /// Which join of which connection is in force, if any.
+    pub(super) fn device_join(&mut self) -> Option<(ConnId, u64)> {
+        let conn = self.link.session()?.conn;
+        match self.channels.device.phase {
+            Phase::Joined(join_ref) => Some((conn, join_ref)),
+            Phase::Left | Phase::Joining(_) => None,
+        }
+    }
+
     /// Sends on the joined channel; `None` (and nothing sent) while it is not.
     pub(super) fn push_device(&mut self, push: DevicePush) -> Option<u64> {
         match self.channels.device.phase {
@@ -128,14 +137,8 @@ impl Core {
             DeviceEvent::FirmwareKeys(keys) => self.on_firmware_keys(keys),
             DeviceEvent::ArchiveKeys(keys) => self.on_archive_keys(keys),
             DeviceEvent::Reboot => self.on_reboot_requested(),
-            DeviceEvent::Identify => {
-                log::info!("identify: this is device {}", self.setup.identifier)
-            }
-            DeviceEvent::RunScript { script } => {
-                log::info!("support script refused: scripts are not enabled");
-                let reason = "support scripts are not enabled on this device".to_owned();
-                self.push_device(DevicePush::ScriptRefused { script, reason });
-            }
+            DeviceEvent::Identify => self.on_identify_requested(),
+            DeviceEvent::RunScript(request) => self.on_script_requested(*request),
             DeviceEvent::ExtensionsGet(advertised) => self.on_extensions_get(advertised),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::endpoint::Endpoint;
 use super::event::{ConnId, JobId, ShellId};
 use super::keys::HubKeys;
+use super::operator::{ScriptId, ScriptOrder, UploadStep};
 use crate::config::Secret;
 use crate::wire::{Archive, Offer, Push, WindowSize};
 
@@ -42,6 +43,12 @@ pub enum Effect {
     /// Keep these for the next start.
     KeepKeys(HubKeys),
     Shell(ShellId, ShellOrder),
+    RunScript(ScriptId, Box<ScriptOrder>),
+    Upload(UploadStep),
+    /// No file is being taken any more.
+    EndUploads,
+    /// Run the identify command, or blink.
+    Identify,
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.

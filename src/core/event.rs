@@ -1,7 +1,9 @@
 //! What happened: past-tense facts that workers tell the dispatcher.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
+use super::operator::{ScriptEnd, ScriptId, UploadId};
 use crate::wire::Inbound;
 
 /// One connection attempt and the connection it may become. Never reused.
@@ -39,6 +41,10 @@ pub enum Event {
     RebootCommandEnded(Result<(), String>),
     /// The kernel refused to reboot; when it does not, nobody is left to tell.
     ForcedRebootFailed(String),
+    /// The only event of a support script, and its last.
+    ScriptEnded(ScriptId, ScriptEnd),
+    /// The only event of a file from the hub: where it is and how long, or why it is not.
+    UploadEnded(UploadId, Result<(PathBuf, u64), String>),
     Signal(Signal),
     WorkerExited(Worker, Result<(), String>),
 }
@@ -197,6 +203,10 @@ pub enum Worker {
     Installer(JobId),
     Archive(JobId),
     Shell(ShellId),
+    Script(ScriptId),
+    /// Writes files from the hub; numbered, for one may still end while the next begins.
+    Uploads(u64),
+    Identify,
     Signals,
     /// Short jobs that answer with an event of their own.
     Errand(Errand),

@@ -10,6 +10,7 @@
 //! * [`shell`] has the shells that people at the hub open, by way of the `console` channel or
 //!   of the `local_shell` extension; [`extensions`] attaches and detaches; `outlet` is what
 //!   shells print on its way to the hub.
+//! * [`operator`] does what people at the hub's page ask for: scripts, files, identify.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
 pub mod archive;
@@ -23,6 +24,7 @@ pub mod event;
 pub mod extensions;
 pub mod keys;
 pub mod link;
+pub mod operator;
 mod outlet;
 pub mod reboot;
 mod renewal;
@@ -48,6 +50,7 @@ use event::{ArchiveEnd, Counted, Errand, Event, ShellEnd, ShellEvent, Signal, Wo
 use extensions::Extensions;
 use keys::{HubKeys, Ring};
 use link::Link;
+use operator::{Operator, OperatorSetup};
 use reboot::{Installed, Reboot};
 use shell::Shells;
 use status::Alarm;
@@ -93,6 +96,7 @@ pub struct Setup {
     /// Keys the hub sent in earlier runs; `None`: none are kept.
     pub kept_keys: Option<HubKeys>,
     pub shells: ShellPolicy,
+    pub operator: OperatorSetup,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
     /// Firmware that was installed in this boot by an earlier run, and whose reboot is owed.
@@ -117,6 +121,7 @@ pub struct Core {
     ring: Ring,
     shells: Shells,
     extensions: Extensions,
+    operator: Operator,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -134,6 +139,7 @@ impl Core {
             ring: Ring::new(&setup),
             shells: Shells::new(),
             extensions: Extensions::new(&setup),
+            operator: Operator::default(),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -166,6 +172,8 @@ impl Core {
             Event::Shell(id, event) => self.on_shell_event(id, event),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
+            Event::ScriptEnded(script, end) => self.on_script_ended(script, end),
+            Event::UploadEnded(upload, result) => self.on_upload_ended(upload, result),
             Event::Signal(signal) => self.on_signal(signal),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -195,6 +203,8 @@ impl Core {
                 Timer::RebootOverdue => self.on_reboot_overdue(),
                 Timer::RebootRetry => self.on_reboot_retry(),
                 Timer::Trial => self.on_trial_over(),
+                Timer::Script => self.on_script_due(),
+                Timer::Uploads => self.on_uploads_due(),
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
@@ -269,6 +279,9 @@ impl Core {
             (Worker::Shell(id), Err(reason)) => {
                 self.on_shell_event(id, ShellEvent::Ended(ShellEnd::Lost(reason)))
             }
+            (Worker::Script(script), Err(reason)) => self.on_script_lost(script, reason),
+            (Worker::Uploads(_), Err(reason)) => self.on_uploads_lost(&reason),
+            (Worker::Identify, _) => self.operator.is_identifying = false,
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }

@@ -71,9 +71,15 @@ fn weight(push: &Outbound) -> usize {
     match push {
         Outbound::Console(ConsolePush::Output(text))
         | Outbound::Extension(ExtensionPush::ShellOutput(text)) => text.len(),
-        Outbound::Heartbeat | Outbound::Join(..) | Outbound::Device(_) | Outbound::Extension(_) => {
-            64
-        }
+        Outbound::Heartbeat
+        | Outbound::Join(..)
+        | Outbound::Device(_)
+        | Outbound::Console(
+            ConsolePush::FileStart { .. }
+            | ConsolePush::FileData { .. }
+            | ConsolePush::FileStop { .. },
+        )
+        | Outbound::Extension(_) => 64,
     }
 }
 

@@ -90,12 +90,19 @@ impl Core {
             return log::info!("reboot is already on its way");
         }
         match self.update.phase {
-            Phase::Installing(_) => log::warn!("reboot refused: firmware is being written"),
+            Phase::Installing(_) if !self.setup.operator.reboot_during_update => log::warn!(
+                "reboot refused: firmware is being written; ask again afterwards, or see \
+                 NERVES_HUB_REBOOT_DURING_UPDATE"
+            ),
             Phase::Reporting(_) | Phase::Rebooting if self.update.may_have_switched() => {
                 log::info!("reboot is already on its way");
             }
             // A failure still to be told brings no reboot about.
-            Phase::Idle | Phase::AwaitingKeys(_) | Phase::Reporting(_) | Phase::Rebooting => {
+            Phase::Idle
+            | Phase::AwaitingKeys(_)
+            | Phase::Installing(_)
+            | Phase::Reporting(_)
+            | Phase::Rebooting => {
                 log::info!("the hub asks for a reboot");
                 self.announce_reboot(Why::Hub);
             }

@@ -322,7 +322,7 @@ impl Core {
     }
 
     /// On the terminal.
-    fn announce(&mut self, kind: ShellKind, text: &str) {
+    pub(super) fn announce(&mut self, kind: ShellKind, text: &str) {
         let text = format!("\x1b[0m\r\n[{text}]\r\n");
         self.say(kind, output(kind, text.into()));
     }

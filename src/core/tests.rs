@@ -11,6 +11,7 @@ use super::endpoint::Endpoint;
 use super::event::{
     ConnId, ConnectFailure, Errand, Event, InstallEvent, JobId, Signal, SocketEvent, Worker,
 };
+use super::operator::OperatorSetup;
 use super::{Core, Setup};
 use crate::config::{
     ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, ShellPolicy, TrialSettings,
@@ -76,6 +77,11 @@ pub(super) fn setup() -> Setup {
         kept_keys: None,
         fresh_offer_timeout: Duration::from_secs(20),
         shells: ShellPolicy::default(),
+        operator: OperatorSetup {
+            scripts: true,
+            upload_max: 1000,
+            reboot_during_update: false,
+        },
         shutdown_timeout: 10 * SECOND,
         seed: 7,
     }

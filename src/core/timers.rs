@@ -40,6 +40,10 @@ pub enum Timer {
     RebootRetry,
     /// The running firmware has had long enough to be marked valid.
     Trial,
+    /// A support script has to be answered.
+    Script,
+    /// Look for uploads that have come to a halt.
+    Uploads,
     /// Leave although the installer, or the reboot command, has not ended.
     Shutdown,
 }

@@ -12,6 +12,7 @@ pub mod interface;
 pub mod kv;
 pub mod metadata;
 pub mod reboot;
+pub mod session;
 pub mod slots;
 pub mod stream;
 pub mod tally;

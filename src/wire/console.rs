@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::files::FileEvent;
 use super::inbound::number;
 use super::phoenix::WireError;
 
@@ -17,6 +20,7 @@ pub enum ConsoleEvent {
     Keys(String),
     WindowSize(WindowSize),
     Restart,
+    File(FileEvent),
     /// What people at the hub write to each other.
     Chat,
 }
@@ -27,6 +31,17 @@ pub enum ConsolePush {
     /// `up`: what the terminal shows next. Shared with the copy that is kept until the hub
     /// has it.
     Output(Arc<str>),
+    FileStart {
+        filename: String,
+    },
+    FileData {
+        filename: String,
+        chunk: u64,
+        data: Vec<u8>,
+    },
+    FileStop {
+        filename: String,
+    },
 }
 
 /// A terminal's size in characters; each side from 1 to 1000.
@@ -43,17 +58,19 @@ impl Default for WindowSize {
 }
 
 impl WindowSize {
+    /// The console says height and width; the local shell rows and columns, or the same.
+    ///
     /// # Errors
     /// A side that is missing or no number.
-    pub(super) fn parse(payload: &Value, rows: &str, cols: &str) -> Result<Self, WireError> {
-        let side = |name: &str| {
-            let side = number(payload, name);
+    pub(super) fn parse(payload: &Value) -> Result<Self, WireError> {
+        let side = |name: &str, other: &str| {
+            let side = number(payload, name).or_else(|| number(payload, other));
             let side = side.ok_or_else(|| WireError(format!("window_size: no {name}")))?;
             Ok(side.clamp(1, MAX_SIDE) as u16)
         };
         Ok(Self {
-            rows: side(rows)?,
-            cols: side(cols)?,
+            rows: side("height", "rows")?,
+            cols: side("width", "cols")?,
         })
     }
 }
@@ -65,10 +82,10 @@ impl WindowSize {
 pub(super) fn parse(event: &str, payload: &Value) -> Result<Option<ConsoleEvent>, WireError> {
     Ok(Some(match event {
         "dn" => ConsoleEvent::Keys(data(payload, event)?),
-        "window_size" => ConsoleEvent::WindowSize(WindowSize::parse(payload, "height", "width")?),
+        "window_size" => ConsoleEvent::WindowSize(WindowSize::parse(payload)?),
         "restart" => ConsoleEvent::Restart,
         "message" => ConsoleEvent::Chat,
-        _ => return Ok(None),
+        _ => return Ok(FileEvent::parse(event, payload).map(ConsoleEvent::File)),
     }))
 }
 
@@ -83,6 +100,16 @@ impl ConsolePush {
     pub(super) fn parts(&self) -> (&'static str, Value) {
         match self {
             Self::Output(text) => ("up", json!({"data": **text})),
+            Self::FileStart { filename } => ("file-data/start", json!({"filename": filename})),
+            Self::FileData {
+                filename,
+                chunk,
+                data,
+            } => (
+                "file-data",
+                json!({"filename": filename, "chunk": chunk, "data": STANDARD.encode(data)}),
+            ),
+            Self::FileStop { filename } => ("file-data/stop", json!({"filename": filename})),
         }
     }
 }
@@ -126,5 +153,16 @@ mod tests {
             &json!({"name": "x", "event": "closed the console"}),
         );
         assert_eq!(chat.expect("chat"), Some(ConsoleEvent::Chat));
+    }
+
+    #[test]
+    fn chunks_are_base64_with_padding() {
+        let push = ConsolePush::FileData {
+            filename: "a".into(),
+            chunk: 0,
+            data: b"hi".to_vec(),
+        };
+        let payload = json!({"filename": "a", "chunk": 0, "data": "aGk="});
+        assert_eq!(push.parts(), ("file-data", payload));
     }
 }

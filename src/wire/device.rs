@@ -3,6 +3,8 @@
 //! Lenient where the hub's versions differ (absent or null fields), strict where a wrong
 //! value would decide something (uuid, URL, checksum lengths).
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::extensions::{self, Advertised};
@@ -21,11 +23,19 @@ pub enum DeviceEvent {
     ArchiveKeys(Vec<String>),
     Reboot,
     Identify,
-    RunScript {
-        script: String,
-    },
+    RunScript(Box<ScriptRequest>),
     /// The hub invites the `extensions` topic.
     ExtensionsGet(Option<Advertised>),
+}
+
+/// A support script the hub wants run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScriptRequest {
+    /// What the hub knows it by.
+    pub reference: String,
+    pub text: String,
+    /// How long it may take; older hubs do not say.
+    pub timeout: Option<Duration>,
 }
 
 /// An update the hub offers.
@@ -88,13 +98,22 @@ pub(super) fn parse(event: &str, payload: &Value) -> Result<Option<DeviceEvent>,
         "archive_public_keys" => DeviceEvent::ArchiveKeys(keys(payload)),
         "reboot" => DeviceEvent::Reboot,
         "identify" => DeviceEvent::Identify,
-        "scripts/run" => DeviceEvent::RunScript {
-            script: text(payload, "ref"),
-        },
+        "scripts/run" => DeviceEvent::RunScript(Box::new(parse_script(payload))),
         "extensions:get" => DeviceEvent::ExtensionsGet(extensions::advertised(payload)),
         _ => return Ok(None),
     };
     Ok(Some(event))
+}
+
+/// A script without text or with a timeout that is none is still to be answered.
+fn parse_script(payload: &Value) -> ScriptRequest {
+    let script = payload.get("text").and_then(Value::as_str);
+    let timeout = payload.get("timeout").and_then(Value::as_u64);
+    ScriptRequest {
+        reference: text(payload, "ref"),
+        text: script.unwrap_or_default().to_owned(),
+        timeout: timeout.map(Duration::from_millis),
+    }
 }
 
 fn parse_update(payload: &Value) -> Result<DeviceEvent, WireError> {

@@ -169,9 +169,7 @@ mod tests {
         ] {
             for line in capture.lines() {
                 let entry: Value = serde_json::from_str(line).expect("capture");
-                let event = entry["frame"][3].as_str().unwrap_or_default();
-                // Files are not taken yet.
-                if entry["from"] == "server" && !event.starts_with("file-data") {
+                if entry["from"] == "server" {
                     let inbound = parse(&entry["frame"].to_string()).expect("known");
                     assert!(!matches!(inbound, Inbound::Unknown { .. }), "{line}");
                 }

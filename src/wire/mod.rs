@@ -4,18 +4,21 @@ pub mod console;
 pub mod device;
 pub mod extensions;
 pub mod external_term;
+pub mod files;
 pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
 pub mod installer_line;
 pub mod outbound;
 pub mod phoenix;
+pub mod script_text;
 
 pub use console::{ConsoleEvent, ConsolePush, WindowSize};
-pub use device::{Archive, DeviceEvent, Offer, PART, is_uuid};
+pub use device::{Archive, DeviceEvent, Offer, PART, ScriptRequest, is_uuid};
 pub use extensions::{
     Advertised, Extension, ExtensionPush, ExtensionsEvent, LocalShellEvent, Selection,
 };
+pub use files::FileEvent;
 pub use inbound::{Inbound, Reply};
-pub use outbound::{DevicePush, Outbound, Push, Stage};
+pub use outbound::{DevicePush, Outbound, Push, ScriptAnswer, Stage};
 pub use phoenix::{Topic, WireError};

@@ -27,6 +27,16 @@ pub enum Outbound {
     Extension(ExtensionPush),
 }
 
+/// What became of a support script.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScriptAnswer {
+    /// What the hub knows it by.
+    pub reference: String,
+    pub output: String,
+    /// Its exit status; or why there is none.
+    pub result: Result<i32, String>,
+}
+
 /// Pushes on the `device` topic (PROTOCOL §3, device → server).
 #[derive(Clone, Debug, PartialEq)]
 pub enum DevicePush {
@@ -39,7 +49,7 @@ pub enum DevicePush {
     FirmwareValidated,
     Rebooting,
     NetworkInterface(String),
-    ScriptRefused { script: String, reason: String },
+    Script(ScriptAnswer),
 }
 
 /// Which half of an update a percentage speaks of.
@@ -108,6 +118,26 @@ impl Outbound {
     }
 }
 
+impl ScriptAnswer {
+    fn payload(&self) -> Value {
+        match &self.result {
+            Ok(status) => json!({
+                "ref": self.reference,
+                "result": "completed",
+                "output": self.output,
+                "return": status.to_string(),
+            }),
+            Err(reason) => json!({
+                "ref": self.reference,
+                "result": "error",
+                "reason": reason,
+                "output": self.output,
+                "return": "",
+            }),
+        }
+    }
+}
+
 impl DevicePush {
     fn parts(&self) -> (&'static str, Value) {
         let status = "status_update";
@@ -129,10 +159,7 @@ impl DevicePush {
             Self::NetworkInterface(name) => {
                 ("report_network_interface", json!({"interface": name}))
             }
-            Self::ScriptRefused { script, reason } => (
-                "scripts/run",
-                json!({"ref": script, "result": "error", "reason": reason, "output": "", "return": ""}),
-            ),
+            Self::Script(answer) => ("scripts/run", answer.payload()),
         }
     }
 }

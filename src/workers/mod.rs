@@ -4,8 +4,12 @@
 pub mod archive;
 pub mod download;
 pub mod heartbeat;
+pub mod identify;
 pub mod installer;
+pub mod script;
+pub mod send_file;
 pub mod shell;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod uploads;

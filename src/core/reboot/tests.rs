@@ -285,5 +285,39 @@ fn a_reboot_to_be_tried_again_does_not_wait_for_a_failure_s_confirmation() {
     bench.reboot_command_ends(Err("exit status: 1"));
     bench.fails();
     bench.pass(31 * SECOND);
+}
+
+#[test]
+fn the_hub_s_request_waits_for_no_update_but_is_refused_until_it_is_over() {
+    let mut bench = Bench::joined(setup());
+    bench.offer("new");
+    bench.hub_wants_a_reboot();
+    bench.pass(30 * SECOND);
+    assert_eq!(bench.count(&Effect::Reboot), 0);
+    assert!(!bench.device_pushes().contains(&DevicePush::Rebooting));
+    bench.install(InstallEvent::Finished(Err("fwup error: no".into())));
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.count(&Effect::Reboot), 0);
+    bench.hub_wants_a_reboot();
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.count(&Effect::Reboot), 1);
+}
+
+#[test]
+fn the_hub_s_request_goes_before_an_update_when_the_integrator_says_so() {
+    let mut setup = setup();
+    setup.operator.reboot_during_update = true;
+    let mut bench = Bench::joined(setup);
+    bench.offer("new");
+    bench.hub_wants_a_reboot();
+    assert!(bench.device_pushes().contains(&DevicePush::Rebooting));
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.count(&Effect::Reboot), 1);
+    // Not cancelled: should the machine stay up, it is finished.
+    bench.reboot_command_ends(Err("exit status: 1"));
+    bench.event(Event::ForcedRebootFailed("not permitted".into()));
+    bench.install(InstallEvent::Downloaded);
+    bench.install(InstallEvent::Finished(Ok(())));
+    bench.reply_to_heartbeat();
     assert_eq!(bench.count(&Effect::Reboot), 2);
 }

@@ -2,6 +2,7 @@
 
 mod console;
 mod escape;
+mod operator;
 mod remote;
 mod serve;
 mod state_dir;
@@ -24,6 +25,8 @@ Drive a running hub:
   deploy FILE.fw | --none     offer to every device that joins with other firmware
   reboot DEVICE               ask for a reboot
   identify DEVICE             ask the device to show itself
+  script DEVICE FILE|TEXT     run a support script and print what it printed
+  upload DEVICE FILE          send a file to the device's console
   push DEVICE TOPIC EVENT [JSON]
                               push anything
   console DEVICE [--local-shell]

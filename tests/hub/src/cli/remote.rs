@@ -1,6 +1,6 @@
 //! The commands that drive a running hub through its control port.
 
-use super::{HELP, console, say, text, unexpected};
+use super::{HELP, console, operator, say, text, unexpected};
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 use std::io::{Read, Write};
@@ -37,6 +37,10 @@ pub fn run(command: &str, parser: lexopt::Parser) -> Result<(), String> {
         ("console", [device]) => console::run(control, device, arguments.local_shell),
         ("deploy", [file]) => deploy(control, json!(file)),
         ("deploy", []) if arguments.none => deploy(control, Json::Null),
+        ("script", [device, script]) => operator::script(control, device, script),
+        ("upload", [device, file]) => {
+            operator::upload(control, device, file).map(|said| println!("{said}"))
+        }
         (_, [device, rest @ ..]) => {
             let (action, body) = action(command, rest)?;
             let path = format!("/devices/{}/{action}", encode(device));
@@ -165,7 +169,12 @@ pub fn unreachable(control: &str, error: &std::io::Error) -> String {
 }
 
 /// One request to the control port.
-fn call(control: &str, method: &str, path: &str, body: Option<&Json>) -> Result<Json, String> {
+pub(super) fn call(
+    control: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Json>,
+) -> Result<Json, String> {
     let unreachable = |error: std::io::Error| unreachable(control, &error);
     let body = body.map(Json::to_string).unwrap_or_default();
     let mut tcp = TcpStream::connect(control).map_err(unreachable)?;

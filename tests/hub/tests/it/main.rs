@@ -3,6 +3,7 @@
 mod client;
 mod control;
 mod gate;
+mod operator;
 mod pure;
 mod relay;
 mod replay;
