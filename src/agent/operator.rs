@@ -1,6 +1,6 @@
 //! Scripts, uploads and identify: their workers' start and stop.
 
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use super::Agent;
 use crate::config::{Config, OperatorSettings};
@@ -69,7 +69,9 @@ impl Hands {
     }
 }
 
+/// Absolute: scripts are run in another folder than the agent.
 fn script_folders(data_path: &Path) -> Vec<PathBuf> {
+    let data_path = path::absolute(data_path).unwrap_or_else(|_| data_path.to_owned());
     let name = data_path.to_string_lossy().replace('/', "-");
     let elsewhere = PathBuf::from(format!("{SCRIPTS_ELSEWHERE}{name}"));
     vec![data_path.join("scripts"), elsewhere]
@@ -145,5 +147,26 @@ impl Agent {
         if let Worker::Script(id) = worker {
             self.hands.scripts.retain(|(other, _)| *other != id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_found_from_any_folder() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(
+            script_folders(Path::new("data"))[0],
+            here.join("data/scripts")
+        );
+        assert_eq!(
+            script_folders(Path::new("/var/lib/agent")),
+            [
+                Path::new("/var/lib/agent/scripts"),
+                Path::new("/run/nerveshub-agent-var-lib-agent")
+            ]
+        );
     }
 }

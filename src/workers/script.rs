@@ -30,8 +30,10 @@ const TICK: Duration = Duration::from_millis(20);
 /// away must not take a processor that an update could use.
 const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 const FLOOD_READ: usize = 256 * 1024;
-/// How long a killed script may take to go away before it is left to the kernel.
+/// How long a killed script may take to go away before it is answered for without it.
 const REAP: Duration = Duration::from_millis(200);
+/// How long its remains are looked after beyond that.
+const BURIAL: Duration = Duration::from_secs(60);
 /// Where programs are found when the agent was started without a PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -55,12 +57,15 @@ pub fn run(
     cancel: &Cancel,
     inbox: &Sender<Event>,
 ) -> Result<(), String> {
-    let end = perform(id, order, site, cancel).unwrap_or_else(|reason| ScriptEnd {
-        output: String::new(),
-        how: ScriptHow::Failed(reason),
+    let (end, remains) = perform(id, order, site, cancel).unwrap_or_else(|reason| {
+        let (output, how) = (String::new(), ScriptHow::Failed(reason));
+        (ScriptEnd { output, how }, None)
     });
     // The dispatcher is gone only when the process leaves.
     let _ = inbox.send(Event::ScriptEnded(id, end));
+    if let Some(remains) = remains {
+        remains.bury();
+    }
     Ok(())
 }
 
@@ -81,7 +86,7 @@ fn perform(
     order: &ScriptOrder,
     site: &Site,
     cancel: &Cancel,
-) -> Result<ScriptEnd, String> {
+) -> Result<(ScriptEnd, Option<Remains>), String> {
     let deadline = Instant::now() + order.limit;
     let text = with_plain_line_ends(&order.text);
     let script = Placed::new(&site.folders, id, &text)?;
@@ -214,12 +219,14 @@ impl Run {
         let _ = poll(&mut fds, timeout);
     }
 
-    fn end(mut self, over: Over) -> ScriptEnd {
-        if !session::end(self.leader) {
-            log::warn!("processes of support script {} do not die", self.leader);
-        }
+    /// What there is to tell, within limits; and what is not over by then.
+    fn end(mut self, over: Over) -> (ScriptEnd, Option<Remains>) {
+        let is_over = session::end(self.leader);
         self.read();
-        let status = self.reap();
+        let status = match is_over {
+            true => reap(&mut self.child, Instant::now() + REAP),
+            false => None,
+        };
         let how = match (over, status) {
             (Over::TimedOut, _) => ScriptHow::TimedOut,
             (Over::Cancelled, _) => ScriptHow::Failed("killed: the agent ends".to_owned()),
@@ -229,20 +236,36 @@ impl Run {
             },
             (Over::Exited, None) => ScriptHow::Failed("its exit status is lost".to_owned()),
         };
-        ScriptEnd {
-            output: printed(&self.first, self.total),
-            how,
+        let output = printed(&self.first, self.total);
+        let (child, leader) = (self.child, self.leader);
+        let remains = status.is_none().then_some(Remains { child, leader });
+        (ScriptEnd { output, how }, remains)
+    }
+}
+
+fn reap(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) | Err(_) => return None,
         }
     }
+}
 
-    fn reap(&mut self) -> Option<ExitStatus> {
-        let end = Instant::now() + REAP;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
-                Ok(None) | Err(_) => return None,
-            }
+/// A session that took longer to die than the hub waits for an answer.
+struct Remains {
+    child: Child,
+    leader: Pid,
+}
+
+impl Remains {
+    fn bury(mut self) {
+        let until = Instant::now() + BURIAL;
+        let is_over = || session::end(self.leader) || Instant::now() >= until;
+        while !is_over() {}
+        if reap(&mut self.child, until).is_none() {
+            log::warn!("support script {} does not die", self.leader);
         }
     }
 }
