@@ -427,7 +427,26 @@ fn binary_garbage_is_shown_as_such_and_harms_nothing() {
 }
 
 #[test]
-fn keys_that_nobody_reads_are_bounded_and_ctrl_c_frees_the_way() {
+fn keys_that_nobody_reads_are_bounded_and_ctrl_c_drops_them() {
+    let (hub, device, agent) = open(Way::Console);
+    let terminal = Terminal::ready(&hub, Way::Console);
+    let ran = device.path("ran");
+    terminal.keys("echo sleep''ing; sleep 1000\r");
+    terminal.expect("sleeping");
+    // What a program has not read when it is interrupted must not be run by the shell.
+    let line = format!("echo >> {}\r", ran.display());
+    for _ in 0..8 {
+        terminal.keys(&line.repeat(64 * 1024 / line.len()));
+    }
+    agent.wait_log("the shell reads no keys;");
+    terminal.keys("\u{3}");
+    terminal.expect(PROMPT);
+    assert!(terminal.run("echo obey''ed").contains("obeyed"));
+    assert!(!ran.exists(), "what was dropped was run");
+}
+
+#[test]
+fn a_program_that_reads_no_keys_at_all_can_be_restarted() {
     let (hub, _device, agent) = open(Way::Console);
     let terminal = Terminal::ready(&hub, Way::Console);
     terminal.keys("stty raw -echo; echo ra''w; sleep 1000\r");
@@ -436,7 +455,6 @@ fn keys_that_nobody_reads_are_bounded_and_ctrl_c_frees_the_way() {
         terminal.keys(&"x".repeat(64 * 1024));
     }
     agent.wait_log("the shell reads no keys;");
-    barrier(&hub, 1);
     hub.push("console", "restart", json!({}));
     terminal.expect(PROMPT);
 }
