@@ -4,6 +4,10 @@
 //! but the given map and the files its `_FILE` variables name; finds every name through
 //! the table. Reports every problem together.
 
+mod shells;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,8 +19,8 @@ use super::values::{self, show_duration};
 use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
     FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
-    MetadataSource, Proxy, Serializer, ShellPolicy, ShellSettings, SlotOptions, Strategy,
-    TlsSettings, TrialSettings, Validate, address, operator,
+    MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate,
+    address, operator,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -60,7 +64,7 @@ fn config(r: &mut Reader) -> Config {
         fresh_offer_timeout: r.duration(setting!("NERVES_HUB_FRESH_OFFER_TIMEOUT")),
         metadata: metadata(r),
         slots: slots(r),
-        shells: shells(r),
+        shells: shells::shells(r),
         operator: operator::read(r, &data_path),
         data_path,
         reboot_command: r
@@ -427,31 +431,6 @@ fn slots(r: &mut Reader) -> SlotOptions {
     }
 }
 
-fn shells(r: &mut Reader) -> ShellSettings {
-    let policy = ShellPolicy {
-        console: r.flag(setting!("NERVES_HUB_CONSOLE")) == Some(true),
-        local: r.flag(setting!("NERVES_HUB_LOCAL_SHELL")) == Some(true),
-        timeout: r.duration(setting!("NERVES_HUB_CONSOLE_TIMEOUT")),
-    };
-    let user = r.text(setting!("NERVES_HUB_SHELL_USER"));
-    for (open, way) in [(policy.console, "console"), (policy.local, "local shell")] {
-        if open {
-            let user = user.as_deref().unwrap_or("the agent's own user");
-            r.warnings.push(format!(
-                "the {way} is enabled: whoever may open it at the hub can do on this device what {user} can"
-            ));
-        }
-    }
-    ShellSettings {
-        policy,
-        command: r.text(setting!("NERVES_HUB_CONSOLE_COMMAND")),
-        user,
-        environment: r.others(|name| {
-            matches!(name, "PATH" | "SHELL" | "LANG" | "TZ") || name.starts_with("LC_")
-        }),
-    }
-}
-
 fn log_filter(r: &mut Reader) -> String {
     let own = setting!("NERVES_HUB_LOG");
     let other = r.text(setting!("RUST_LOG"));
@@ -461,6 +440,3 @@ fn log_filter(r: &mut Reader) -> String {
         _ => filter,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::kill;
+use nix::sys::termios::{FlushArg, tcflush};
 use nix::unistd::{Pid, tcgetpgrp};
 
 use crate::config::ShellSettings;
@@ -40,6 +41,7 @@ const READ: usize = 4096;
 const WAITING: usize = 4096;
 /// What a shell left in its terminal is read to here, even if its children go on.
 const LAST_WORDS: usize = 64 * 1024;
+const CTRL_C: u8 = 3;
 /// How often kernels that tell no process's end are asked for it.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -156,6 +158,9 @@ impl<'a> Shell<'a> {
     }
 
     fn take_keys(&mut self, keys: &[u8]) {
+        if keys == [CTRL_C] && !self.input.is_empty() {
+            self.drop_keys();
+        }
         let room = BACKLOG - self.input.len();
         if keys.len() > room {
             log::warn!(
@@ -164,6 +169,14 @@ impl<'a> Shell<'a> {
             );
         }
         self.input.extend(keys.iter().take(room));
+    }
+
+    /// Everything typed that nobody has read: a Ctrl-C behind it would wait as it does, and
+    /// a shell would run it afterwards.
+    fn drop_keys(&mut self) {
+        self.input.clear();
+        let _ = tcflush(&self.pty.master, FlushArg::TCOFLUSH);
+        let _ = tcflush(&self.pty.slave, FlushArg::TCIFLUSH);
     }
 
     fn write_input(&mut self) {

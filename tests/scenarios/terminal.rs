@@ -5,7 +5,7 @@ use std::cell::Cell;
 use devhub::{Hub, Transcript};
 use serde_json::{Value, json};
 
-use crate::rig::{self, Agent, Device, PATIENCE};
+use crate::rig::{self, Agent, Device, PATIENCE, within};
 
 /// What the test shell says when it waits for a command.
 pub const PROMPT: &str = "ready> ";
@@ -174,4 +174,34 @@ pub fn joins(hub: &Hub, topic: &str) -> usize {
 /// A script's answer: everything the hub sent before has been handled.
 pub fn barrier(hub: &Hub, number: u32) -> Value {
     crate::channel::round_trip(hub, number)
+}
+
+/// SIGTERM: clean, soon, and nothing is left.
+pub fn expect_end(mut agent: Agent) {
+    let children = agent.children();
+    assert_eq!(agent.stop(), 0);
+    for pid in children {
+        assert!(!lives(&pid), "{pid} lives");
+    }
+}
+
+/// Not a zombie either, once init has got to it.
+fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Waits until a process is gone.
+pub fn expect_gone(pid: &str) {
+    let pid = pid.to_owned();
+    let gone = within(PATIENCE, {
+        let pid = pid.clone();
+        move || {
+            while lives(&pid) {
+                std::thread::yield_now();
+            }
+            true
+        }
+    });
+    assert!(gone, "{pid} lives");
 }

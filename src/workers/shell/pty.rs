@@ -35,7 +35,7 @@ pub(super) struct Pty {
     pub master: PtyMaster,
     /// Kept open: the terminal then does not hang up while the program changes its own
     /// descriptors, and only the program's end counts as one.
-    _slave: OwnedFd,
+    pub slave: OwnedFd,
     /// Readable when the child has ended; kernels before 5.3 have none.
     pub exit: Option<OwnedFd>,
     /// What was started.
@@ -82,7 +82,7 @@ impl Pty {
         Ok(Self {
             child,
             master,
-            _slave: slave,
+            slave,
             exit,
             program,
         })
