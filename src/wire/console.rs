@@ -1,153 +1,35 @@
-//! The `console` topic's frames: files from the hub, and what the device says there
-//! (PROTOCOL §7).
+//! The `console` topic, both ways (PROTOCOL §7).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-/// Longest file name taken from the hub, before it is made safe.
-const NAME_MAX: usize = 4096;
+use super::file::{FileEvent, FilePush};
 
-/// Events on the `console` topic, server → device.
+/// Events on the topic, server → device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConsoleEvent {
     File(FileEvent),
 }
 
-/// A file on its way from the hub's page. Names are as they came: not to be trusted.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FileEvent {
-    Start {
-        name: String,
-    },
-    /// `None`: what came was not base64. The page's chunk numbers start over with each of
-    /// its reads, so the order of arrival is the order.
-    Data {
-        name: String,
-        bytes: Option<Vec<u8>>,
-    },
-    Stop {
-        name: String,
-    },
-}
-
-impl FileEvent {
-    /// `None` for other events of the topic.
-    pub fn parse(event: &str, payload: &Value) -> Option<Self> {
-        let name = name(payload);
-        match event {
-            "file-data/start" => Some(Self::Start { name }),
-            "file-data/stop" => Some(Self::Stop { name }),
-            "file-data" => {
-                let data = payload.get("data").and_then(Value::as_str);
-                let bytes = data.and_then(|text| STANDARD.decode(text).ok());
-                Some(Self::Data { name, bytes })
-            }
-            _ => None,
-        }
-    }
-}
-
-fn name(payload: &Value) -> String {
-    let name = payload.get("filename").and_then(Value::as_str);
-    let name = name.unwrap_or_default();
-    let ends = name.char_indices().map(|(at, c)| at + c.len_utf8());
-    let end = ends.take_while(|end| *end <= NAME_MAX).last();
-    name[..end.unwrap_or(0)].to_owned()
-}
-
-/// Pushes on the `console` topic, device → server.
+/// Pushes on the topic, device → server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConsolePush {
-    /// Text for the terminal.
-    Up {
-        data: String,
-    },
-    FileStart {
-        filename: String,
-    },
-    FileData {
-        filename: String,
-        chunk: u64,
-        data: Vec<u8>,
-    },
-    FileStop {
-        filename: String,
-    },
+    /// `up`: what the terminal shows next.
+    Output(Arc<str>),
+    File(FilePush),
+}
+
+/// The event; `None` when there is no such one.
+pub(super) fn parse(event: &str, payload: &Value) -> Option<ConsoleEvent> {
+    FileEvent::parse(event, payload).map(ConsoleEvent::File)
 }
 
 impl ConsolePush {
     pub(super) fn parts(&self) -> (&'static str, Value) {
         match self {
-            Self::Up { data } => ("up", json!({"data": data})),
-            Self::FileStart { filename } => ("file-data/start", json!({"filename": filename})),
-            Self::FileData {
-                filename,
-                chunk,
-                data,
-            } => (
-                "file-data",
-                json!({"filename": filename, "chunk": chunk, "data": STANDARD.encode(data)}),
-            ),
-            Self::FileStop { filename } => ("file-data/stop", json!({"filename": filename})),
+            Self::Output(text) => ("up", json!({"data": **text})),
+            Self::File(push) => push.parts(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_understood_and_garbage_in_them_is_kept_apart() {
-        let parse = |event: &str, payload: Value| FileEvent::parse(event, &payload);
-        let name = || "a.txt".to_owned();
-        assert_eq!(
-            parse("file-data/start", json!({"filename": "a.txt"})),
-            Some(FileEvent::Start { name: name() })
-        );
-        let bytes = Some(b"hi".to_vec());
-        assert_eq!(
-            parse(
-                "file-data",
-                json!({"filename": "a.txt", "chunk": 3, "data": "aGk="})
-            ),
-            Some(FileEvent::Data {
-                name: name(),
-                bytes
-            })
-        );
-        for data in [json!("aGk"), json!("*"), json!(7), json!(null)] {
-            let payload = json!({"filename": "a.txt", "data": data});
-            let garbled = FileEvent::Data {
-                name: name(),
-                bytes: None,
-            };
-            assert_eq!(parse("file-data", payload), Some(garbled));
-        }
-        assert_eq!(
-            parse("file-data/stop", json!({"filename": 7})),
-            Some(FileEvent::Stop {
-                name: String::new()
-            })
-        );
-        assert_eq!(parse("dn", json!({"data": "x"})), None);
-    }
-
-    #[test]
-    fn names_are_bounded_between_characters() {
-        let long = format!("a{}", "ä".repeat(NAME_MAX));
-        assert_eq!(name(&json!({ "filename": long })).len(), NAME_MAX - 1);
-    }
-
-    #[test]
-    fn chunks_are_base64_with_padding() {
-        let push = ConsolePush::FileData {
-            filename: "a".into(),
-            chunk: 0,
-            data: b"hi".to_vec(),
-        };
-        let payload = json!({"filename": "a", "chunk": 0, "data": "aGk="});
-        assert_eq!(push.parts(), ("file-data", payload));
     }
 }

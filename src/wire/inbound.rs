@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::console::{ConsoleEvent, FileEvent};
+use super::console::{self, ConsoleEvent};
 use super::phoenix::{FrameWire, Topic, WireError};
 use crate::config::{Secret, values};
 
@@ -134,8 +134,8 @@ impl Inbound {
             }
             "phx_close" => Ok(Self::ChannelClosed { topic, join_ref }),
             _ if topic == Topic::Device => parse_device(frame),
-            event if topic == Topic::Console => match FileEvent::parse(event, &frame.payload) {
-                Some(event) => Ok(Self::Console(ConsoleEvent::File(event))),
+            event if topic == Topic::Console => match console::parse(event, &frame.payload) {
+                Some(event) => Ok(Self::Console(event)),
                 None => Ok(unknown(frame)),
             },
             _ => Ok(unknown(frame)),

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod external_term;
+pub mod file;
 pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
@@ -10,7 +11,8 @@ pub mod outbound;
 pub mod phoenix;
 pub mod script_text;
 
-pub use console::{ConsoleEvent, ConsolePush, FileEvent};
+pub use console::{ConsoleEvent, ConsolePush};
+pub use file::{FileEvent, FilePush};
 pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply, ScriptRequest};
 pub use outbound::{DevicePush, Outbound, Push, ScriptAnswer, Stage};
 pub use phoenix::{Topic, WireError};

@@ -59,8 +59,8 @@ impl Core {
     /// A line of its own on the operator's terminal, when there is one.
     pub(super) fn tell_operator(&mut self, text: &str) {
         if let Some(Channel::Joined(join_ref)) = self.operator.console {
-            let data = format!("\r\n[{text}]\r\n");
-            self.push(Some(join_ref), Outbound::Console(ConsolePush::Up { data }));
+            let line = format!("\r\n[{text}]\r\n").into();
+            self.push(Some(join_ref), Outbound::Console(ConsolePush::Output(line)));
         }
     }
 }

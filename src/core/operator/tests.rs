@@ -112,7 +112,7 @@ impl Bench {
             .pushes()
             .into_iter()
             .filter_map(|push| match &push.body {
-                Outbound::Console(ConsolePush::Up { data }) => Some(data.as_str()),
+                Outbound::Console(ConsolePush::Output(text)) => Some(&**text),
                 _ => None,
             });
         texts.collect()
