@@ -74,11 +74,7 @@ fn weight(push: &Outbound) -> usize {
         Outbound::Heartbeat
         | Outbound::Join(..)
         | Outbound::Device(_)
-        | Outbound::Console(
-            ConsolePush::FileStart { .. }
-            | ConsolePush::FileData { .. }
-            | ConsolePush::FileStop { .. },
-        )
+        | Outbound::Console(ConsolePush::File(_))
         | Outbound::Extension(_) => 64,
     }
 }

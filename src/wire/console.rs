@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::files::FileEvent;
+use super::file::{FileEvent, FilePush};
 use super::inbound::number;
 use super::phoenix::WireError;
 
@@ -31,17 +29,7 @@ pub enum ConsolePush {
     /// `up`: what the terminal shows next. Shared with the copy that is kept until the hub
     /// has it.
     Output(Arc<str>),
-    FileStart {
-        filename: String,
-    },
-    FileData {
-        filename: String,
-        chunk: u64,
-        data: Vec<u8>,
-    },
-    FileStop {
-        filename: String,
-    },
+    File(FilePush),
 }
 
 /// A terminal's size in characters; each side from 1 to 1000.
@@ -100,16 +88,7 @@ impl ConsolePush {
     pub(super) fn parts(&self) -> (&'static str, Value) {
         match self {
             Self::Output(text) => ("up", json!({"data": **text})),
-            Self::FileStart { filename } => ("file-data/start", json!({"filename": filename})),
-            Self::FileData {
-                filename,
-                chunk,
-                data,
-            } => (
-                "file-data",
-                json!({"filename": filename, "chunk": chunk, "data": STANDARD.encode(data)}),
-            ),
-            Self::FileStop { filename } => ("file-data/stop", json!({"filename": filename})),
+            Self::File(push) => push.parts(),
         }
     }
 }
@@ -153,16 +132,5 @@ mod tests {
             &json!({"name": "x", "event": "closed the console"}),
         );
         assert_eq!(chat.expect("chat"), Some(ConsoleEvent::Chat));
-    }
-
-    #[test]
-    fn chunks_are_base64_with_padding() {
-        let push = ConsolePush::FileData {
-            filename: "a".into(),
-            chunk: 0,
-            data: b"hi".to_vec(),
-        };
-        let payload = json!({"filename": "a", "chunk": 0, "data": "aGk="});
-        assert_eq!(push.parts(), ("file-data", payload));
     }
 }

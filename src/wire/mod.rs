@@ -4,7 +4,7 @@ pub mod console;
 pub mod device;
 pub mod extensions;
 pub mod external_term;
-pub mod files;
+pub mod file;
 pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
@@ -18,7 +18,7 @@ pub use device::{Archive, DeviceEvent, Offer, PART, ScriptRequest, is_uuid};
 pub use extensions::{
     Advertised, Extension, ExtensionPush, ExtensionsEvent, LocalShellEvent, Selection,
 };
-pub use files::FileEvent;
+pub use file::{FileEvent, FilePush};
 pub use inbound::{Inbound, Reply};
 pub use outbound::{DevicePush, Outbound, Push, ScriptAnswer, Stage};
 pub use phoenix::{Topic, WireError};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
-use crate::wire::ConsolePush;
+use crate::wire::FilePush;
 
 /// What the page takes in one frame.
 pub const CHUNK: usize = 1024;
@@ -124,16 +124,14 @@ impl Pace for Steady<'_> {
 pub fn send(
     path: &Path,
     pace: &mut dyn Pace,
-    push: &mut dyn FnMut(ConsolePush) -> Result<(), String>,
+    push: &mut dyn FnMut(FilePush) -> Result<(), String>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<u64, SendError> {
     let (mut file, size) = open(path)?;
     let name = path.file_name().unwrap_or_default();
-    let filename = name.to_string_lossy().into_owned();
+    let name = name.to_string_lossy().into_owned();
     let mut push = |frame| push(frame).map_err(SendError::NotSent);
-    push(ConsolePush::FileStart {
-        filename: filename.clone(),
-    })?;
+    push(FilePush::Start { name: name.clone() })?;
     let mut buffer = [0; CHUNK];
     let (mut sent, mut chunk) = (0, 0);
     while sent < size {
@@ -149,15 +147,15 @@ pub fn send(
         if !pace.wait(read) {
             return Err(SendError::Cancelled);
         }
-        push(ConsolePush::FileData {
-            filename: filename.clone(),
+        push(FilePush::Data {
+            name: name.clone(),
             chunk,
-            data: buffer[..read].to_vec(),
+            bytes: buffer[..read].to_vec(),
         })?;
         chunk += 1;
         progress(sent, size);
     }
-    push(ConsolePush::FileStop { filename })?;
+    push(FilePush::Stop { name })?;
     Ok(size)
 }
 

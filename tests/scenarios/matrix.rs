@@ -186,7 +186,8 @@ pub fn assert_kept(case: &str, stage: &Stage, strategy: &str, uuid: &str, forged
 /// How many bytes of firmware are kept.
 pub fn kept(stage: &Stage) -> u64 {
     let cache = stage.device.path("data/cache");
-    let is_firmware = |name: &&String| !name.ends_with(".facts") && !name.ends_with(".sums");
+    let others = [".facts", ".sums", ".new"];
+    let is_firmware = |name: &&String| !others.iter().any(|end| name.ends_with(end));
     files(&cache)
         .iter()
         .filter(is_firmware)

@@ -80,7 +80,9 @@ impl Bench {
                 .as_str()
                 .is_some_and(|text| text.contains("received"))
         });
-        said["data"].as_str().expect("text").to_owned()
+        let text = said["data"].as_str().expect("text");
+        // A line of its own, whatever the program on the terminal has set.
+        text.strip_prefix("\x1b[0m").expect("plain").to_owned()
     }
 
     fn content(&self, name: &str) -> Vec<u8> {

@@ -21,7 +21,7 @@ fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// What went out, and how it ended.
-fn sent(path: &Path, pace: &mut dyn Pace) -> (Vec<ConsolePush>, Result<u64, SendError>) {
+fn sent(path: &Path, pace: &mut dyn Pace) -> (Vec<FilePush>, Result<u64, SendError>) {
     let mut frames = Vec::new();
     let mut push = |frame| {
         frames.push(frame);
@@ -39,25 +39,25 @@ fn a_file_goes_out_in_numbered_chunks_between_start_and_stop() {
         let (frames, result) = sent(&path, &mut Free(usize::MAX));
         assert_eq!(result.unwrap(), size as u64);
         let [
-            ConsolePush::FileStart { filename },
+            FilePush::Start { name },
             chunks @ ..,
-            ConsolePush::FileStop { filename: last },
+            FilePush::Stop { name: last },
         ] = &frames[..]
         else {
             panic!("{frames:?}");
         };
-        assert_eq!((filename.as_str(), last.as_str()), ("log.txt", "log.txt"));
+        assert_eq!((name.as_str(), last.as_str()), ("log.txt", "log.txt"));
         let mut all = Vec::new();
         for (number, frame) in chunks.iter().enumerate() {
-            let ConsolePush::FileData {
-                filename,
+            let FilePush::Data {
+                name,
                 chunk,
-                data,
+                bytes: data,
             } = frame
             else {
                 panic!("{frame:?}");
             };
-            assert_eq!((filename.as_str(), *chunk), ("log.txt", number as u64));
+            assert_eq!((name.as_str(), *chunk), ("log.txt", number as u64));
             assert!(data.len() == CHUNK || number + 1 == chunks.len());
             all.extend_from_slice(data);
         }
@@ -115,7 +115,7 @@ fn a_file_that_was_not_sent_to_its_end_has_no_stop() {
     let (frames, result) = sent(&path, &mut Free(3));
     assert!(matches!(result, Err(SendError::Cancelled)), "{result:?}");
     assert_eq!(frames.len(), 3);
-    assert!(!matches!(frames[2], ConsolePush::FileStop { .. }));
+    assert!(!matches!(frames[2], FilePush::Stop { .. }));
 
     let mut room = 2;
     let mut push = |_| {

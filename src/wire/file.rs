@@ -1,8 +1,8 @@
-//! Files from the hub, sent on the `console` topic (PROTOCOL §7).
+//! Files on the `console` topic, both ways (PROTOCOL §7).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longest file name taken from the hub, before it is made safe.
 const NAME_MAX: usize = 4096;
@@ -49,10 +49,37 @@ fn name(payload: &Value) -> String {
     name[..end.unwrap_or(0)].to_owned()
 }
 
+/// A file on its way to the hub's page, on the `console` topic.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FilePush {
+    Start {
+        name: String,
+    },
+    Data {
+        name: String,
+        chunk: u64,
+        bytes: Vec<u8>,
+    },
+    Stop {
+        name: String,
+    },
+}
+
+impl FilePush {
+    pub(super) fn parts(&self) -> (&'static str, Value) {
+        match self {
+            Self::Start { name } => ("file-data/start", json!({ "filename": name })),
+            Self::Data { name, chunk, bytes } => (
+                "file-data",
+                json!({"filename": name, "chunk": chunk, "data": STANDARD.encode(bytes)}),
+            ),
+            Self::Stop { name } => ("file-data/stop", json!({ "filename": name })),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -95,5 +122,16 @@ mod tests {
     fn names_are_bounded_between_characters() {
         let long = format!("a{}", "ä".repeat(NAME_MAX));
         assert_eq!(name(&json!({ "filename": long })).len(), NAME_MAX - 1);
+    }
+
+    #[test]
+    fn chunks_are_base64_with_padding() {
+        let push = FilePush::Data {
+            name: "a".into(),
+            chunk: 0,
+            bytes: b"hi".to_vec(),
+        };
+        let payload = json!({"filename": "a", "chunk": 0, "data": "aGk="});
+        assert_eq!(push.parts(), ("file-data", payload));
     }
 }
