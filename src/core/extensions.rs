@@ -114,7 +114,7 @@ impl Core {
 
     pub(super) fn on_extensions_event(&mut self, join_ref: Option<u64>, event: ExtensionsEvent) {
         if !self.channels.is_current(Topic::Extensions, join_ref) {
-            return log::debug!("extensions: an event of an earlier join is dropped");
+            return log::debug!("ignoring an event of an extensions channel that is not joined");
         }
         match event {
             ExtensionsEvent::Attach(selection) => {

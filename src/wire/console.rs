@@ -43,17 +43,20 @@ impl Default for WindowSize {
 }
 
 impl WindowSize {
+    /// The console calls its sides `height` and `width`, the local shell `rows` and `cols`;
+    /// recorded hubs sent it the other names, too.
+    ///
     /// # Errors
     /// A side that is missing or no number.
-    pub(super) fn parse(payload: &Value, rows: &str, cols: &str) -> Result<Self, WireError> {
-        let side = |name: &str| {
-            let side = number(payload, name);
+    pub(super) fn parse(payload: &Value) -> Result<Self, WireError> {
+        let side = |name: &str, other: &str| {
+            let side = number(payload, name).or_else(|| number(payload, other));
             let side = side.ok_or_else(|| WireError(format!("window_size: no {name}")))?;
             Ok(side.clamp(1, MAX_SIDE) as u16)
         };
         Ok(Self {
-            rows: side(rows)?,
-            cols: side(cols)?,
+            rows: side("rows", "height")?,
+            cols: side("cols", "width")?,
         })
     }
 }
@@ -65,7 +68,7 @@ impl WindowSize {
 pub(super) fn parse(event: &str, payload: &Value) -> Result<Option<ConsoleEvent>, WireError> {
     Ok(Some(match event {
         "dn" => ConsoleEvent::Keys(data(payload, event)?),
-        "window_size" => ConsoleEvent::WindowSize(WindowSize::parse(payload, "height", "width")?),
+        "window_size" => ConsoleEvent::WindowSize(WindowSize::parse(payload)?),
         "restart" => ConsoleEvent::Restart,
         "message" => ConsoleEvent::Chat,
         _ => return Ok(None),

@@ -120,9 +120,7 @@ pub(super) fn parse(event: &str, payload: &Value) -> Result<ExtensionsEvent, Wir
         "detach" => return Ok(ExtensionsEvent::Detach(selection(payload))),
         "local_shell:request_shell" => LocalShellEvent::Request,
         "local_shell:shell_input" => LocalShellEvent::Input(data(payload, event)?),
-        "local_shell:window_size" => {
-            LocalShellEvent::WindowSize(WindowSize::parse(payload, "rows", "cols")?)
-        }
+        "local_shell:window_size" => LocalShellEvent::WindowSize(WindowSize::parse(payload)?),
         "local_shell:kill_shell" => LocalShellEvent::Kill {
             signal: signal(payload),
         },
