@@ -1,7 +1,7 @@
 //! The `extensions` channel: what is offered, what the hub attaches, and what it detaches.
 //!
 //! An extension is a variant of [`Extension`]: a name and versions there, a line in each
-//! `match` here. It says something with [`Core::push_extension`], which sends only what the
+//! `match` here. It says something with `push_extension`, which sends only what the
 //! hub has attached. Extensions never cost the connection.
 
 use std::collections::VecDeque;
