@@ -26,7 +26,7 @@ impl Core {
 
     pub(super) fn on_console_event(&mut self, join_ref: Option<u64>, event: ConsoleEvent) {
         if !self.channels.is_current(Topic::Console, join_ref) {
-            return log::debug!("console: an event of an earlier join is dropped");
+            return log::debug!("ignoring an event of a console channel that is not joined");
         }
         let kind = ShellKind::Console;
         match event {

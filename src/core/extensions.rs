@@ -1,7 +1,7 @@
 //! The `extensions` channel: what is offered, what the hub attaches, and what it detaches.
 //!
 //! An extension is a variant of [`Extension`]: a name and versions there, a line in each
-//! `match` here. It says something with [`Core::push_extension`], which sends only what the
+//! `match` here. It says something with `push_extension`, which sends only what the
 //! hub has attached. Extensions never cost the connection.
 
 use std::collections::VecDeque;
@@ -114,7 +114,7 @@ impl Core {
 
     pub(super) fn on_extensions_event(&mut self, join_ref: Option<u64>, event: ExtensionsEvent) {
         if !self.channels.is_current(Topic::Extensions, join_ref) {
-            return log::debug!("extensions: an event of an earlier join is dropped");
+            return log::debug!("ignoring an event of an extensions channel that is not joined");
         }
         match event {
             ExtensionsEvent::Attach(selection) => {

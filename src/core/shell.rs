@@ -2,7 +2,7 @@
 //! of its output goes to the hub now. The same for the console and for the local shell.
 //!
 //! Nothing runs until somebody looks: the page at the hub tells its size when it opens. A
-//! shell survives the loss of the connection; its output waits in the [`Outlet`].
+//! shell survives the loss of the connection; its output waits in the `outlet`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -46,7 +46,8 @@ impl Default for WindowSize {
 }
 
 impl WindowSize {
-    /// The console says height and width; the local shell rows and columns, or the same.
+    /// The console calls its sides `height` and `width`, the local shell `rows` and `cols`;
+    /// recorded hubs sent it the other names, too.
     ///
     /// # Errors
     /// A side that is missing or no number.
@@ -57,8 +58,8 @@ impl WindowSize {
             Ok(side.clamp(1, MAX_SIDE) as u16)
         };
         Ok(Self {
-            rows: side("height", "rows")?,
-            cols: side("width", "cols")?,
+            rows: side("rows", "height")?,
+            cols: side("cols", "width")?,
         })
     }
 }

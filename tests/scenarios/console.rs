@@ -142,7 +142,7 @@ fn ctrl_c_ends_the_command_and_not_the_shell() {
     for way in Way::BOTH {
         let (hub, _device, _agent) = open(way);
         let terminal = Terminal::ready(&hub, way);
-        terminal.keys("echo sleep''ing; sleep 1000\r");
+        terminal.keys("sh -c \"echo sleep''ing; exec sleep 1000\"\r");
         terminal.expect("sleeping");
         terminal.keys("\u{3}");
         terminal.expect(PROMPT);
@@ -284,7 +284,7 @@ fn keys_that_nobody_reads_are_bounded_and_ctrl_c_drops_them() {
     let (hub, device, agent) = open(Way::Console);
     let terminal = Terminal::ready(&hub, Way::Console);
     let ran = device.path("ran");
-    terminal.keys("echo sleep''ing; sleep 1000\r");
+    terminal.keys("sh -c \"echo sleep''ing; exec sleep 1000\"\r");
     terminal.expect("sleeping");
     // What a program has not read when it is interrupted must not be run by the shell.
     let line = format!("echo >> {}\r", ran.display());

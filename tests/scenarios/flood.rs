@@ -133,10 +133,10 @@ fn an_update_goes_first_and_the_flood_goes_on() {
         .map(|entry| entry.t)
         .collect();
     assert!(during.len() > 2, "the shell is not stopped");
-    for ten in during.windows(6) {
-        let took = ten[5] - ten[0];
-        assert!(took > Duration::from_millis(700), "{took:?}");
-    }
+    // Five a second, and some that were late or had been on their way.
+    let took = during[during.len() - 1] - during[0];
+    let most = took.as_millis() / 200 + 3;
+    assert!(during.len() as u128 <= most, "{} in {took:?}", during.len());
     stage.hub.store().release();
     stage.hub.expect_status("completed");
     stage.agent.wait_log("reboot command accepted");

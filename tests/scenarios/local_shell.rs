@@ -168,13 +168,14 @@ fn a_signal_reaches_what_runs_in_the_foreground() {
 #[test]
 fn a_detach_ends_the_shell_and_an_attach_brings_it_back() {
     let (hub, _device, agent) = open(Way::LocalShell);
-    for selection in [
+    let selections = [
         json!("all"),
         json!("local_shell"),
         json!(["geo", "local_shell"]),
-    ] {
+    ];
+    for (before, selection) in selections.into_iter().enumerate() {
         let terminal = Terminal::open(&hub, Way::LocalShell);
-        agent.wait_log("local-shell: opened by the hub");
+        agent.wait_log_times("local-shell: opened by the hub", before + 1);
         hub.push("extensions", "detach", json!({"extensions": selection}));
         hub.expect_push("extensions", "local_shell:detached", |_| true);
         expect_no_children(&agent);

@@ -155,9 +155,9 @@ fn shells_run_as_the_user_they_are_told_to() {
     let shown = terminal.run(&format!("cat /proc/{}/environ", agent.pid()));
     assert!(shown.contains("ermission denied"), "{shown}");
     drop(agent);
+    hub.expect_offline();
     device.set("SHELL_USER", "no-such-user");
     let _agent = device.start();
-    hub.skip_seen();
     let terminal = Terminal::open(&hub, Way::Console);
     terminal.expect("there is no user \"no-such-user\"");
 }
