@@ -2,7 +2,7 @@
 //!
 //! Owns what such a child starts with (its session, no descriptor of ours, none of our
 //! secrets, an end when its thread ends) and the search for whatever it has started. Its
-//! leader must not be reaped before [`end`]: until then its number names this session only.
+//! leader must not be reaped before that: until then its number names this session only.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ use nix::unistd::{Pid, setsid};
 use super::command::without_secrets;
 
 /// Descriptors beyond this are not looked for on kernels without `close_range(2)`.
-const DESCRIPTORS: i32 = 1024;
+const DESCRIPTORS: i32 = 4096;
 /// How long everything in a session may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(1);
 /// Pause between searches.
@@ -37,12 +37,14 @@ pub fn detach(command: &mut Command) {
 fn prepare() -> io::Result<()> {
     setsid()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    close_on_exec();
+    leave_descriptors();
     Ok(())
 }
 
-/// Not closed at once: one of them reports to the parent that exec failed.
-fn close_on_exec() {
+/// Whatever is open beside standard input, output and error is closed by exec, also what a
+/// library opened without saying so. Not before: one of them reports to the parent that exec
+/// failed. For children between fork and exec: async-signal-safe.
+pub fn leave_descriptors() {
     const FIRST: libc::c_uint = 3;
     // SAFETY: plain system calls on numbers; descriptors that do not exist are errors.
     unsafe {
@@ -95,7 +97,7 @@ pub fn end(leader: Pid) -> bool {
 }
 
 /// Every process of the session that is not dead yet.
-fn members(leader: Pid) -> Vec<Pid> {
+pub fn members(leader: Pid) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -18,6 +18,7 @@ use nix::unistd::{fchown, setgid, setgroups, setsid, setuid};
 
 use super::account::{Account, Identity};
 use crate::config::ShellSettings;
+use crate::system::session;
 use crate::wire::WindowSize;
 
 nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, Winsize);
@@ -25,8 +26,6 @@ nix::ioctl_write_int_bad!(take_terminal, libc::TIOCSCTTY);
 
 /// Signals there are, real-time ones too.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
-/// Kernels before 5.11 cannot mark all descriptors at once; so many are marked one by one.
-const DESCRIPTORS: i32 = 4096;
 
 /// A program on its terminal.
 pub(super) struct Pty {
@@ -165,7 +164,7 @@ fn enter(plan: &Plan) -> io::Result<()> {
         setuid(identity.uid)?;
     }
     enter_folder(&plan.home);
-    leave_descriptors();
+    session::leave_descriptors();
     Ok(())
 }
 
@@ -175,21 +174,6 @@ fn enter_folder(home: &CStr) {
     unsafe {
         if libc::chdir(home.as_ptr()) != 0 {
             libc::chdir(c"/".as_ptr());
-        }
-    }
-}
-
-/// Whatever is open beside the terminal is closed by exec, also what some library opened
-/// without saying so. Not before: the standard library reports a failed exec on one of them.
-fn leave_descriptors() {
-    const CLOSE_ON_EXEC: libc::c_uint = 4;
-    // SAFETY: marks descriptors of this process; no memory is involved.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_ON_EXEC) == 0 {
-            return;
-        }
-        for descriptor in 3..DESCRIPTORS {
-            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The end of a session: everything that was started in it goes with it, whatever groups it
 //! is in. What has left the session (setsid) has left.
 
-use std::fs;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::core::event::ShellEnd;
+use crate::system::session::members;
 
 /// Between hanging up and killing.
 const GRACE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) fn has_ended(child: &Child) -> bool {
 /// Ends the session of `child` and reaps it. `meanwhile` is called while something is still
 /// going: a process that waits for its output to be taken cannot end.
 pub(super) fn end(child: &mut Child, mut meanwhile: impl FnMut()) -> ShellEnd {
-    let session = child.id().cast_signed();
+    let session = Pid::from_raw(child.id().cast_signed());
     let mut signals = [Signal::SIGHUP, Signal::SIGCONT].as_slice();
     let mut deadline = Instant::now() + GRACE;
     let mut told = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn end(child: &mut Child, mut meanwhile: impl FnMut()) -> ShellEnd {
         let killing = signals.contains(&Signal::SIGKILL);
         for pid in members.iter().filter(|pid| killing || !told.contains(*pid)) {
             for signal in signals {
-                let _ = kill(Pid::from_raw(*pid), *signal);
+                let _ = kill(*pid, *signal);
             }
         }
         told = members;
@@ -68,42 +68,5 @@ fn reap(child: &mut Child) -> ShellEnd {
         },
         Ok(None) => ShellEnd::Lost(format!("killed process {} does not go away", child.id())),
         Err(error) => ShellEnd::Lost(error.to_string()),
-    }
-}
-
-/// The session's processes that live.
-fn members(session: i32) -> Vec<i32> {
-    let Ok(all) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    numbers
-        .filter(|pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-            stat.is_ok_and(|stat| lives_in(&stat, session))
-        })
-        .collect()
-}
-
-/// `PID (NAME) STATE PPID PGRP SESSION …`; the name may hold anything.
-fn lives_in(stat: &str, session: i32) -> bool {
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut fields = fields.split_whitespace();
-    let state = fields.next().unwrap_or("X");
-    let own = fields.nth(2).and_then(|field| field.parse().ok());
-    own == Some(session) && !matches!(state, "Z" | "X")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::lives_in;
-
-    #[test]
-    fn a_name_with_brackets_does_not_confuse() {
-        let stat = "77 (a) Z 1 2 3 (x) S 5 6 42 0 -1";
-        assert!(lives_in(stat, 42));
-        assert!(!lives_in(stat, 3));
-        assert!(!lives_in("77 (sh) Z 5 6 42 0", 42));
-        assert!(!lives_in("", 42));
     }
 }
