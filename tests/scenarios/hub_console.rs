@@ -266,5 +266,5 @@ fn commands_can_be_piped_in() {
     drop(stdin);
     let output = child.wait_with_output().expect("output");
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout).contains("\npiped\r\n"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("piped\r\n"));
 }
