@@ -1,8 +1,9 @@
 //! The shells people at the hub open: when one is started, ended and started again, and what
 //! of its output goes to the hub now. The same for the console and for the local shell.
 //!
-//! Nothing runs until somebody looks: the page at the hub tells its size when it opens. A
-//! shell survives the loss of the connection; its output waits in the `outlet`.
+//! Nothing runs until somebody looks: the page at the hub tells its size when it opens; most
+//! hubs ask for a local shell as soon as the extension is attached. A shell survives the loss
+//! of the connection; its output waits in the `outlet`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +36,6 @@ struct Shell {
     outlet: Outlet,
     /// The hub waits to hear whether the shell has started.
     asked: bool,
-    /// The hub asks for a local shell whenever it attaches the extension, whether anybody
-    /// looks or not: that request starts none.
-    greeted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +64,6 @@ impl Shell {
             size: WindowSize::default(),
             outlet: Outlet::default(),
             asked: false,
-            greeted: false,
         }
     }
 
@@ -164,13 +161,12 @@ impl Core {
 
     pub(super) fn on_shell_requested(&mut self, kind: ShellKind) {
         let shell = self.shells.get(kind);
-        let greeted = std::mem::replace(&mut shell.greeted, true);
         match shell.life {
-            Life::Unopened | Life::Over if greeted => {
+            Life::Unopened | Life::Over => {
                 shell.asked = true;
                 self.start_shell(kind);
             }
-            Life::Unopened | Life::Over | Life::Running(_) | Life::Ending(..) => {
+            Life::Running(_) | Life::Ending(..) => {
                 self.say(
                     kind,
                     Outbound::Extension(ExtensionPush::ShellStatus(Ok(()))),
@@ -245,7 +241,6 @@ impl Core {
     /// terminal was empty, opening it starts a shell.
     pub(super) fn on_shell_watched(&mut self, kind: ShellKind) {
         let shell = self.shells.get(kind);
-        shell.greeted = false;
         if shell.life == Life::Over {
             shell.life = Life::Unopened;
         }

@@ -49,30 +49,21 @@ fn a_hub_that_never_asks_is_offered_it_all_the_same() {
 }
 
 #[test]
-fn the_request_that_comes_with_attaching_starts_nothing_yet() {
+fn a_request_starts_a_shell_and_every_one_is_answered() {
+    // The hub makes the first one when it attaches the extension.
     let hub = rig::hub().drive_extensions().start();
     let device = device(&hub, &[Way::LocalShell]);
     let agent = device.start();
-    let answer = hub.expect_push("extensions", "local_shell:request_status", |_| true);
-    assert_eq!(answer, json!({"status": "started"}));
-    barrier(&hub, 1);
-    assert_eq!(agent.children(), Vec::<String>::new(), "nobody looks");
-    // Somebody does.
-    Terminal::ready(&hub, Way::LocalShell);
-    assert_eq!(agent.children().len(), 1);
-}
-
-#[test]
-fn a_later_request_starts_a_shell_and_is_answered() {
-    let hub = rig::hub().drive_extensions().start();
-    let device = device(&hub, &[Way::LocalShell]);
-    let agent = device.start();
-    let started = json!({"status": "started"});
     let status = || hub.expect_push("extensions", "local_shell:request_status", |_| true);
-    assert_eq!(status(), started);
+    assert_eq!(status(), json!({"status": "started"}));
+    hub.expect_push("extensions", "local_shell:shell_output", |push| {
+        push["data"]
+            .as_str()
+            .is_some_and(|text| text.contains(PROMPT))
+    });
     for _ in 0..2 {
         hub.push("extensions", "local_shell:request_shell", json!({}));
-        assert_eq!(status(), started);
+        assert_eq!(status(), json!({"status": "started"}));
     }
     assert_eq!(agent.children().len(), 1);
     hub.push(
@@ -93,8 +84,6 @@ fn a_shell_that_cannot_start_is_reported_with_the_reason() {
     let mut device = device(&hub, &[Way::LocalShell]);
     device.set("CONSOLE_COMMAND", "/no/such/shell");
     let _agent = device.start();
-    hub.expect_push("extensions", "local_shell:request_status", |_| true);
-    hub.push("extensions", "local_shell:request_shell", json!({}));
     let failed = hub.expect_push("extensions", "local_shell:request_status", |_| true);
     assert_eq!(failed["status"], "failed");
     assert!(

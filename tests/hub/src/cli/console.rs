@@ -20,7 +20,7 @@ use std::thread;
 nix::ioctl_read_bad!(get_window_size, libc::TIOCGWINSZ, Winsize);
 
 /// Milliseconds without output after which a command whose input has ended is done.
-const QUIET: u16 = 5000;
+const QUIET: u16 = 2000;
 
 /// Puts this terminal on a device's shell until the person leaves.
 pub fn run(control: &str, device: &str, local_shell: bool) -> Result<(), String> {
