@@ -3,6 +3,7 @@
 
 mod access;
 mod archives;
+mod control;
 mod errands;
 
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::http::Cancel;
 use crate::system::slots::{self, SlotSettings};
 use crate::system::waker::Waker;
-use crate::system::{footprint, identity, interface, metadata};
+use crate::system::{footprint, identity, interface, metadata, time};
 use crate::update::fetch::Means;
 use crate::update::journal::{Entry, Journal};
 use crate::update::{cache, feed};
@@ -73,6 +74,8 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     }
     let mut setup = access::setup(&config, &firmware, running.stale, identifier, &access);
     setup.installed = left.and_then(Entry::installed);
+    setup.running_slot = running.slot.clone().or_else(|| firmware.slot.clone());
+    let identifier = setup.identifier.clone();
     let core = Core::new(setup, Instant::now());
     let journal = journal.in_slot(running.slot.or(firmware.slot));
     let mut agent = Agent::new(config, core, access, journal)?;
@@ -80,6 +83,7 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
     });
+    agent.start_control(identifier);
     agent.read_fwup_version();
     agent.serve();
     Ok(())
@@ -113,6 +117,7 @@ struct Agent {
     heartbeat: Sender<Beat>,
     install: Option<Install>,
     archive: Option<archives::Running>,
+    control: Option<control::Running>,
     leaving: bool,
 }
 
@@ -137,6 +142,7 @@ impl Agent {
             heartbeat,
             install: None,
             archive: None,
+            control: None,
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -151,6 +157,9 @@ impl Agent {
                 Some(event) => Ok(event),
                 None => self.receive(),
             };
+            if self.core.awaits_clock() && time::is_plausible() {
+                self.own.push_back(Event::ClockSet);
+            }
             let effects = match event {
                 Ok(event) => {
                     if let Event::WorkerExited(worker, result) = &event {
@@ -166,6 +175,7 @@ impl Agent {
                 self.perform(effect);
             }
         }
+        self.close_control();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -207,6 +217,7 @@ impl Agent {
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),
+            Effect::Tell(client, said) => self.tell(client, said),
             Effect::ReloadCredentials => self.access.reload(&self.config),
             Effect::Exit => self.leaving = true,
         }

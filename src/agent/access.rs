@@ -10,8 +10,8 @@ use crate::core::endpoint::Endpoint;
 use crate::system::dial::Dialer;
 use crate::system::metadata::{Firmware, KeyValues};
 use crate::system::slots::{self, SlotSettings};
-use crate::system::tally;
 use crate::system::tls::{self, ClientCertificate};
+use crate::system::{tally, time};
 use crate::update::journal::{Entry, Stage};
 use crate::workers::socket::{self, Login};
 
@@ -60,6 +60,8 @@ pub(super) fn setup(
         kept_keys: archives::kept_keys(config),
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
+        clock_unset: !time::is_plausible(),
+        running_slot: None,
         installed: None,
         // The standard library keys its hasher with the system's random source.
         seed: RandomState::new().build_hasher().finish(),

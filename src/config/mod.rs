@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use parse::parse;
+pub use parse::{control_socket, parse};
 pub use secret::Secret;
 
 /// Everything the agent needs to know before it starts.
@@ -55,6 +55,8 @@ pub struct Config {
     /// `reboot(2)` may be used when the command does not reboot.
     pub reboot_force: bool,
     pub trial: TrialSettings,
+    /// `None`: no control socket.
+    pub control: Option<ControlSettings>,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,
     /// env_logger filter.
@@ -251,6 +253,16 @@ pub enum Validate {
     OnJoin,
     /// The agent, once this exits with 0; run through `/bin/sh -c`.
     Command(String),
+}
+
+/// The Unix socket by which programs on the device talk to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    pub path: PathBuf,
+    /// Permission bits: who may connect may do everything.
+    pub mode: u32,
+    /// Name or number; `None`: the agent's.
+    pub group: Option<String>,
 }
 
 /// What happens to archives, the files the hub hands to devices beside firmware.

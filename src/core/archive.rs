@@ -14,6 +14,7 @@ use super::timers::Timer;
 use super::{Core, Setup, update};
 use crate::config::ArchivePolicy;
 use crate::wire::Archive;
+use crate::wire::occurrence::Occurrence;
 
 /// Fresh URLs asked for without a byte having come in between.
 const RENEWALS: u8 = 3;
@@ -221,8 +222,10 @@ impl Core {
     fn weigh_end(&mut self, archive: Box<Archive>, end: ArchiveEnd) {
         let uuid = archive.uuid.clone();
         match end {
-            ArchiveEnd::Handled => {
+            ArchiveEnd::Handled(path) => {
                 log::info!("archive {uuid} handled");
+                let path = path.display().to_string();
+                self.announce(Occurrence::ArchiveReady { archive, path });
                 remember(&mut self.archives.handled, uuid);
             }
             ArchiveEnd::Refused(reason) => {

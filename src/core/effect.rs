@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::endpoint::Endpoint;
-use super::event::{ConnId, JobId};
+use super::event::{ClientId, ConnId, JobId};
 use super::keys::HubKeys;
 use crate::config::Secret;
+use crate::wire::control::Outgoing;
 use crate::wire::{Archive, Offer, Push};
 
 /// An order for a worker. Performing one never blocks the dispatcher.
@@ -46,6 +47,8 @@ pub enum Effect {
     ForceReboot,
     /// The way here is done: what only it needed may go.
     Settle,
+    /// Say this to a client of the control socket; one that is gone does not mind.
+    Tell(ClientId, Box<Outgoing>),
     /// Read certificates and keys again before the next attempt.
     ReloadCredentials,
     Exit,

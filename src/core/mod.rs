@@ -7,10 +7,14 @@
 //! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
+//! * [`control`] answers the clients of the control socket; [`alarms`] is what they and the
+//!   agent itself want looked at.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
+pub mod alarms;
 pub mod archive;
 pub mod backoff;
+pub mod control;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
@@ -32,7 +36,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::{ArchivePolicy, LinkSettings, TrialSettings};
+use alarms::{Alarm, Alarms};
 use archive::Archives;
+use control::Control;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
@@ -40,7 +46,6 @@ use event::{ArchiveEnd, Counted, Errand, Event, Signal, Worker};
 use keys::{HubKeys, Ring};
 use link::Link;
 use reboot::Reboot;
-use status::Alarm;
 use timers::{Timer, Timers};
 use trial::Trial;
 use update::Update;
@@ -84,6 +89,10 @@ pub struct Setup {
     pub kept_keys: Option<HubKeys>,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
+    /// The device's clock is before the agent was built.
+    pub clock_unset: bool,
+    /// The slot that runs, where that is known.
+    pub running_slot: Option<String>,
     /// Firmware that was installed in this boot, and whose reboot is owed.
     pub installed: Option<String>,
     /// Differs between devices and starts.
@@ -103,6 +112,8 @@ pub struct Core {
     reboot: Reboot,
     archives: Archives,
     ring: Ring,
+    control: Control,
+    alarms: Alarms,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -117,6 +128,8 @@ impl Core {
             reboot: Reboot::default(),
             archives: Archives::new(&setup),
             ring: Ring::new(&setup),
+            control: Control::new(now),
+            alarms: Alarms::new(&setup),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -149,9 +162,11 @@ impl Core {
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
             Event::Signal(signal) => self.on_signal(signal),
+            Event::Control(client, event) => self.on_control(client, event),
+            Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
-        self.tend_archives();
+        self.tend();
         std::mem::take(&mut self.effects)
     }
 
@@ -178,8 +193,15 @@ impl Core {
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
-        self.tend_archives();
+        self.tend();
         std::mem::take(&mut self.effects)
+    }
+
+    /// After every event: what follows from the state as it is now.
+    fn tend(&mut self) {
+        self.tend_archives();
+        self.tend_connected();
+        self.tend_alarms();
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -193,7 +215,7 @@ impl Core {
     fn on_started(&mut self) {
         if self.setup.auto_revert_detected {
             let alarm = Alarm::FirmwareReverted;
-            log::warn!("alarm {alarm:?}: {}", alarm.description());
+            log::warn!("alarm {}: {}", alarm.name(), alarm.description());
         }
         if let Some(uuid) = self.setup.installed.take() {
             log::info!("firmware {uuid} was installed before the agent started again");
@@ -248,6 +270,7 @@ impl Core {
                 self.on_archive_ended(job, ArchiveEnd::Failed(reason))
             }
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
+            (Worker::Control, _) => self.on_control_lost(),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }
     }

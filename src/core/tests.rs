@@ -74,6 +74,8 @@ pub(super) fn setup() -> Setup {
         kept_keys: None,
         fresh_offer_timeout: Duration::from_secs(20),
         shutdown_timeout: 10 * SECOND,
+        clock_unset: false,
+        running_slot: None,
         seed: 7,
     }
 }
