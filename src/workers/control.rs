@@ -63,7 +63,7 @@ pub fn run(
             return Ok(());
         }
     };
-    log::debug!("control socket {} is open", settings.path.display());
+    log::info!("control socket {} is open", settings.path.display());
     let mut server = Server {
         door,
         hello: control::hello(crate::USER_AGENT, identifier),

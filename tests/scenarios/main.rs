@@ -6,6 +6,7 @@ mod board;
 mod channel;
 mod clock;
 mod config;
+mod control;
 mod faults;
 mod frames;
 mod fwup;

@@ -11,7 +11,7 @@ use crate::core::event::{ClientId, ControlEvent, QuestionId};
 use crate::wire::control::{self, Code, Incoming, MAX_LINE, Outgoing};
 
 /// Bytes waiting for a client; more means that it does not read.
-const MAX_OUTPUT: usize = 128 * 1024;
+const MAX_OUTPUT: usize = 64 * 1024;
 /// Requests of one client that are not answered yet; further ones wait in its socket.
 const MAX_UNANSWERED: u32 = 8;
 /// A client that has nothing to say makes room for others.
