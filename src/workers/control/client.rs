@@ -183,6 +183,10 @@ impl Client {
 
     pub fn send(&mut self, line: &str) {
         if self.output.len() + line.len() > MAX_OUTPUT {
+            // In a burst, what came first has not been tried yet.
+            self.flush(Instant::now());
+        }
+        if self.output.len() + line.len() > MAX_OUTPUT {
             log::warn!("control client {} does not read: dropped", self.id.0);
             return self.give_up();
         }

@@ -272,6 +272,26 @@ fn a_client_that_does_not_read_is_dropped_and_others_are_served() {
 }
 
 #[test]
+fn a_burst_of_more_than_may_wait_reaches_a_client_that_reads() {
+    let (ours, theirs) = UnixStream::pair().expect("pair");
+    ours.set_nonblocking(true).expect("non-blocking");
+    let now = Instant::now();
+    let mut client = Client::new(ClientId(1), ours, now);
+    let reason = "x".repeat(1000);
+    let event = Outgoing::Event(Occurrence::Disconnected { reason });
+    // More than is kept here, less than the kernel keeps.
+    for _ in 0..100 {
+        client.tell(&event);
+    }
+    client.flush(now);
+    assert!(client.stays(now));
+    drop(client);
+    let mut rest = String::new();
+    (&theirs).read_to_string(&mut rest).expect("all of it");
+    assert_eq!(rest, event.line().repeat(100));
+}
+
+#[test]
 fn requests_of_one_client_are_handed_on_only_as_they_are_answered() {
     let bench = Bench::new();
     let mut greedy = bench.client();
