@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Answer;
-use crate::wire::control::PROTOCOL;
+use crate::wire::control::{PROTOCOL, line};
 use crate::{config, exit};
 
 /// The agent answers within this; where it takes longer, the command says so.
@@ -28,7 +28,7 @@ impl Client {
     /// # Errors
     /// What to tell who called: no agent, no permission, another protocol.
     pub fn connect(env: &[(OsString, OsString)]) -> Result<Self, Answer> {
-        let settings = config::control_socket(env.iter().cloned());
+        let settings = config::control_socket(env.to_vec());
         let settings = settings.map_err(|errors| Answer::new(exit::CONFIG, errors.to_string()))?;
         let Some(settings) = settings else {
             let text = "NERVES_HUB_CONTROL_SOCKET is off: the agent cannot be asked";
@@ -75,10 +75,9 @@ impl Client {
     ) -> Result<Value, Answer> {
         self.last_id += 1;
         let request = json!({"id": self.last_id, "method": method, "params": params});
-        let line = format!("{request}\n");
         let stream = self.stream.get_mut();
         // One that has said why it does not listen is read all the same.
-        let _ = stream.write_all(line.as_bytes());
+        let _ = stream.write_all(line(&request).as_bytes());
         loop {
             let mut said = self.receive(patience)?.ok_or_else(silent)?;
             if said.get("event").is_some() {

@@ -10,6 +10,7 @@ use super::client::{Client, PATIENCE};
 use super::status;
 use super::{Answer, Call, Command};
 use crate::exit;
+use crate::wire::control::line;
 
 /// No event may come for long.
 const EVENTS: Duration = Duration::from_secs(3600);
@@ -86,7 +87,7 @@ Example, before going to sleep:
             [] => show(call, "update-status", |update| {
                 status::update(update, false)
             }),
-            ["--json"] => show(call, "update-status", Value::to_string),
+            ["--json"] => show(call, "update-status", line),
             _ => call.refuse(),
         },
     },
@@ -150,7 +151,7 @@ Example:
   nerveshub-agent health
 ",
         run: |call| match call.options {
-            [] => show(call, "health", Value::to_string),
+            [] => show(call, "health", line),
             _ => call.refuse(),
         },
     },
@@ -189,7 +190,7 @@ fn done(call: &Call, method: &str, params: Value, text: &str) -> Answer {
 }
 
 /// Asks for something to be shown.
-fn show(call: &Call, method: &str, text: impl Fn(&Value) -> String) -> Answer {
+fn show(call: &Call, method: &str, text: fn(&Value) -> String) -> Answer {
     match ask(&call.env, method, json!({})) {
         Ok(result) => Answer::new(exit::OK, text(&result)),
         Err(answer) => answer,
@@ -243,7 +244,7 @@ fn alarm(call: &mut Call) -> Answer {
         }
         ["clear", name] => done(call, "alarm-clear", json!({ "name": name }), ""),
         ["list"] => show(call, "alarms", list),
-        ["list", "--json"] => show(call, "alarms", Value::to_string),
+        ["list", "--json"] => show(call, "alarms", line),
         _ => call.refuse(),
     }
 }
@@ -273,7 +274,7 @@ fn events(call: &mut Call) -> Answer {
         match client.receive(EVENTS) {
             Ok(None) => {}
             Ok(Some(event)) => {
-                if !call.say(&format!("{event}\n")) {
+                if !call.say(&line(&event)) {
                     return Answer::silent(exit::OK);
                 }
             }

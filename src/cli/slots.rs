@@ -146,8 +146,9 @@ fn on_slots(
         _ => return call.refuse(),
     };
     // None of these needs the hub, and a rescue shell may lack its settings.
-    let offline = ("NERVES_HUB_CONNECT".into(), "0".into());
-    let (config, warnings) = match config::parse(call.env.iter().cloned().chain([offline])) {
+    let mut env = call.env.clone();
+    env.push(("NERVES_HUB_CONNECT".into(), "0".into()));
+    let (config, warnings) = match config::parse(env.into_iter()) {
         Ok(parsed) => parsed,
         Err(errors) => return Answer::new(exit::CONFIG, errors.to_string()),
     };

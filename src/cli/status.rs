@@ -10,6 +10,7 @@ use super::client::{Client, PATIENCE};
 use super::{Answer, Call};
 use crate::config::values::show_duration;
 use crate::exit;
+use crate::wire::control;
 
 /// `--watch` on a terminal counts down, between events.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ pub(super) fn run(call: &mut Call) -> Answer {
     }
     let live = std::io::stdout().is_terminal();
     let render = |report: &Value| match as_json {
-        true => format!("{report}\n"),
+        true => control::line(report),
         false => text(report, live),
     };
     let answered = Client::connect(&call.env).and_then(|mut client| match watch {

@@ -322,9 +322,9 @@ fn validate(text: &str) -> Result<Validate, Problem> {
 /// # Errors
 /// What is wrong with those.
 pub fn control_socket(
-    env: impl Iterator<Item = (OsString, OsString)>,
+    env: Vec<(OsString, OsString)>,
 ) -> Result<Option<ControlSettings>, ConfigErrors> {
-    let mut reader = Reader::new(env);
+    let mut reader = Reader::new(env.into_iter());
     let settings = control(&mut reader);
     match reader.errors.is_empty() {
         true => Ok(settings),

@@ -140,7 +140,8 @@ pub fn hello(agent: &str, identifier: &str) -> String {
     line(&json!({ "hello": hello }))
 }
 
-fn line(value: &Value) -> String {
+/// A message as it goes over the socket.
+pub fn line(value: &Value) -> String {
     let mut text = value.to_string();
     text.push('\n');
     text

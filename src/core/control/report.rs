@@ -50,13 +50,12 @@ impl Core {
     }
 
     fn report_firmware(&self) -> Value {
-        let keys = self.setup.firmware.iter();
-        let mut firmware: Map<String, Value> = keys
-            .map(|(key, value)| {
-                let name = key.strip_prefix("nerves_fw_").unwrap_or(key);
-                (name.to_owned(), json!(value))
-            })
-            .collect();
+        let mut firmware = Map::new();
+        // One by one: collecting would bring in a whole sort.
+        for (key, value) in &self.setup.firmware {
+            let name = key.strip_prefix("nerves_fw_").unwrap_or(key);
+            firmware.insert(name.to_owned(), json!(value));
+        }
         firmware.insert("slot".to_owned(), json!(self.setup.running_slot));
         firmware.insert("validated".to_owned(), json!(self.device.validated));
         let reverted = json!(self.setup.auto_revert_detected);
@@ -88,11 +87,10 @@ impl Core {
 
     /// Name to description.
     pub(super) fn report_alarms(&self) -> Value {
-        let raised = self.raised();
-        Value::Object(
-            raised
-                .map(|(name, description)| (name.to_owned(), json!(description)))
-                .collect(),
-        )
+        let mut alarms = Map::new();
+        for (name, description) in self.raised() {
+            alarms.insert(name.to_owned(), json!(description));
+        }
+        Value::Object(alarms)
     }
 }
