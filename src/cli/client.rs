@@ -151,3 +151,76 @@ fn refusal(error: &Value) -> Answer {
     };
     Answer::new(code, error["message"].as_str().unwrap_or("refused"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::wire::control::hello;
+
+    /// Asks something that says these lines and ends; the exit code and text of a failure.
+    fn ask(said: &str) -> Result<Value, (u8, String)> {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&path).expect("socket");
+        let said = said.to_owned();
+        let agent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            stream.write_all(said.as_bytes()).expect("said");
+            stream.shutdown(std::net::Shutdown::Write).expect("half");
+            // Until the client is gone, so that its words do not fail.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        });
+        let env = [("NERVES_HUB_CONTROL_SOCKET".into(), path.into_os_string())];
+        let answered =
+            Client::connect(&env).and_then(|mut client| client.ask("status", json!({}), PATIENCE));
+        agent.join().expect("no panic");
+        answered.map_err(|answer| (answer.code, answer.text))
+    }
+
+    #[test]
+    fn the_answer_is_found_among_what_else_is_said() {
+        let said = hello("a", "d")
+            + "{\"event\":\"identify\"}\n{\"id\":7,\"result\":0}\n{\"id\":1,\"result\":{\"a\":2}}\n";
+        assert_eq!(ask(&said), Ok(json!({"a": 2})));
+    }
+
+    #[test]
+    fn each_refusal_has_its_exit_code() {
+        for (code, exit) in [
+            ("bad-params", exit::USAGE),
+            ("busy", exit::TRY_AGAIN),
+            ("failed", exit::IO_ERROR),
+            ("unavailable", exit::UNAVAILABLE),
+            ("of-a-later-version", exit::UNAVAILABLE),
+        ] {
+            let error = format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"why\"}}}}\n");
+            let expected = Err((exit, "why\n".to_owned()));
+            assert_eq!(ask(&(hello("a", "d") + &error)), expected, "{code}");
+            assert_eq!(ask(&error), expected, "{code} instead of a greeting");
+        }
+    }
+
+    #[test]
+    fn what_is_no_agent_is_told_from_one_that_left() {
+        for (said, part) in [
+            ("", "has ended the connection"),
+            ("{\"hello\":", "has ended the connection"),
+            ("SSH-2.0\n", "is not understood"),
+            (
+                "{\"hello\":{\"protocol\":2}}\n",
+                "speaks protocol 2, this command 1",
+            ),
+            ("{}\n", "is not the agent"),
+            ("[]\n", "is not the agent"),
+        ] {
+            let (code, text) = ask(said).expect_err(said);
+            assert_eq!(code, exit::UNAVAILABLE);
+            assert!(text.contains(part), "{said}: {text}");
+        }
+        let (code, text) = ask(&hello("a", "d")).expect_err("gone");
+        assert_eq!(code, exit::UNAVAILABLE);
+        assert!(text.contains("has ended the connection"), "{text}");
+    }
+}
