@@ -1,6 +1,6 @@
 //! `nerveshub-agent run`, `check` and `settings`: the agent itself and what it is told.
 
-use super::{Answer, Call, Command, check, settings};
+use super::{Answer, Call, Command, check, say, settings};
 use crate::agent::{self, StartError};
 use crate::system::thread::contain_panics;
 use crate::{config, exit, logging};
@@ -39,7 +39,7 @@ Example, with the agent's settings:
         run: |call| match call.options {
             [] => {
                 let (table, code) = check::run(std::mem::take(&mut call.env).into_iter());
-                call.say(&table);
+                say(&table);
                 Answer::silent(code)
             }
             _ => call.refuse(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
 use super::status;
-use super::{Answer, Call, Command};
+use super::{Answer, Call, Command, say};
 use crate::exit;
 use crate::wire::control::line;
 
@@ -274,7 +274,7 @@ fn events(call: &mut Call) -> Answer {
         match client.receive(EVENTS) {
             Ok(None) => {}
             Ok(Some(event)) => {
-                if !call.say(&line(&event)) {
+                if !say(&line(&event)) {
                     return Answer::silent(exit::OK);
                 }
             }

@@ -38,8 +38,6 @@ pub struct Call<'a> {
     pub options: &'a [&'a str],
     pub help: &'static str,
     pub env: Vec<(OsString, OsString)>,
-    /// For commands that have much to say, or say it in the course of time.
-    pub out: &'a mut dyn Write,
 }
 
 /// What to print, to standard output when the code is 0, and the exit code.
@@ -75,12 +73,13 @@ impl Call<'_> {
         let text = format!("{text}; see nerveshub-agent --help\n\n{}", self.help);
         Answer::new(exit::USAGE, text)
     }
+}
 
-    /// Prints now. False when nobody reads any more (`| head`), which is no reason to complain.
-    pub fn say(&mut self, text: &str) -> bool {
-        let written = self.out.write_all(text.as_bytes());
-        written.and_then(|()| self.out.flush()).is_ok()
-    }
+/// Prints now. False when nobody reads any more (`| head`), which is no reason to complain.
+fn say(text: &str) -> bool {
+    let mut out = std::io::stdout();
+    let written = out.write_all(text.as_bytes());
+    written.and_then(|()| out.flush()).is_ok()
 }
 
 const USAGE: &str = "\
@@ -120,7 +119,6 @@ fn usage() -> String {
 pub fn run(arguments: &[&str], env: Vec<(OsString, OsString)>) -> u8 {
     let name = arguments.first().copied().unwrap_or("run");
     let options = arguments.get(1..).unwrap_or_default();
-    let mut out = std::io::stdout();
     let mut commands = COMMANDS.into_iter().flat_map(|(_, commands)| commands);
     let found = commands.find(|command| command.name == name);
     let answer = match (found, name, options) {
@@ -134,7 +132,6 @@ pub fn run(arguments: &[&str], env: Vec<(OsString, OsString)>) -> u8 {
             options,
             help: command.help,
             env,
-            out: &mut out,
         }),
         (None, ..) => {
             let given = arguments.join(" ");
@@ -144,7 +141,7 @@ pub fn run(arguments: &[&str], env: Vec<(OsString, OsString)>) -> u8 {
     };
     match (answer.code, answer.text.as_str()) {
         (_, "") => {}
-        (exit::OK, text) => drop(out.write_all(text.as_bytes())),
+        (exit::OK, text) => drop(say(text)),
         (_, text) if found.is_some() => eprint!("nerveshub-agent {name}: {text}"),
         (_, text) => eprint!("nerveshub-agent: {text}"),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
-use super::{Answer, Call};
+use super::{Answer, Call, say};
 use crate::config::values::show_duration;
 use crate::exit;
 use crate::wire::control;
@@ -35,7 +35,7 @@ pub(super) fn run(call: &mut Call) -> Answer {
     };
     let answered = Client::connect(&call.env).and_then(|mut client| match watch {
         false => Ok(render(&client.ask("status", json!({}), PATIENCE)?)),
-        true => follow(call, &mut client, &render, live && !as_json).map(|()| String::new()),
+        true => follow(&mut client, &render, live && !as_json).map(|()| String::new()),
     });
     match answered {
         Ok(text) => Answer::new(exit::OK, text),
@@ -46,7 +46,6 @@ pub(super) fn run(call: &mut Call) -> Answer {
 /// Prints the status again with each event, and each second on a terminal, until nobody
 /// reads it or the agent is gone.
 fn follow(
-    call: &mut Call,
     client: &mut Client,
     render: &dyn Fn(&Value) -> String,
     live: bool,
@@ -61,7 +60,7 @@ fn follow(
                 (false, true) => text.clone(),
                 (false, false) => format!("\n{text}"),
             };
-            if !call.say(&screen) {
+            if !say(&screen) {
                 return Ok(());
             }
             shown = text;

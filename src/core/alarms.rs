@@ -1,8 +1,6 @@
 //! What an operator should look at: the agent's own alarms, which follow from its state, and
 //! those that the integrator sets. Pure. They are in the status and, later, in health reports.
 
-use std::collections::BTreeMap;
-
 use super::{Core, Setup, update};
 use crate::wire::control::{Code, Fault};
 use crate::wire::occurrence::Occurrence;
@@ -56,8 +54,9 @@ impl Alarm {
 
 /// The alarms' state.
 pub struct Alarms {
-    /// The integrator's, by name.
-    set: BTreeMap<String, String>,
+    /// The integrator's: name and description. So few that a map would be no faster, and it
+    /// is 8 KiB in the binary.
+    set: Vec<(String, String)>,
     /// The agent's own, as they were last told.
     told: Vec<Alarm>,
     clock_unset: bool,
@@ -66,7 +65,7 @@ pub struct Alarms {
 impl Alarms {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
-            set: BTreeMap::new(),
+            set: Vec::new(),
             told: Vec::new(),
             clock_unset: setup.clock_unset,
         }
@@ -136,16 +135,18 @@ impl Core {
                 format!("an alarm's description is one line of {MAX_DESCRIPTION} bytes at most");
             return Err(Fault::new(Code::BadParams, text));
         }
-        let known = self.alarms.set.get(&name);
-        if known == Some(&description) {
-            return Ok(());
-        }
-        if known.is_none() && self.alarms.set.len() >= MOST {
-            let text = format!("{MOST} alarms are set already: clear some");
-            return Err(Fault::new(Code::Busy, text));
+        let set = &mut self.alarms.set;
+        let is_full = set.len() >= MOST;
+        match set.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, text)) if *text == description => return Ok(()),
+            Some((_, text)) => text.clone_from(&description),
+            None if is_full => {
+                let text = format!("{MOST} alarms are set already: clear some");
+                return Err(Fault::new(Code::Busy, text));
+            }
+            None => set.push((name.clone(), description.clone())),
         }
         log::info!("alarm {name} set: {description}");
-        self.alarms.set.insert(name.clone(), description.clone());
         self.announce(Occurrence::AlarmSet { name, description });
         Ok(())
     }
@@ -153,7 +154,9 @@ impl Core {
     /// Whether it was set.
     pub(super) fn clear_alarm(&mut self, name: &str) -> Result<bool, Fault> {
         check_name(name)?;
-        let was_set = self.alarms.set.remove(name).is_some();
+        let before = self.alarms.set.len();
+        self.alarms.set.retain(|(other, _)| other != name);
+        let was_set = self.alarms.set.len() < before;
         if was_set {
             log::info!("alarm {name} cleared");
             let name = name.to_owned();

@@ -197,7 +197,8 @@ pub fn parse(line: &[u8]) -> Result<Incoming, Outgoing> {
     let Value::Object(mut message) = value else {
         return Err(bad("not a JSON object"));
     };
-    if let Some(answer) = message.remove("answer") {
+    let mut take = |name: &str| message.get_mut(name).map(Value::take);
+    if let Some(answer) = take("answer") {
         let question = message.get("question").and_then(Value::as_u64);
         return match (question, answer) {
             (Some(question), Value::String(text)) => Ok(Incoming::Verdict { question, text }),
@@ -206,7 +207,7 @@ pub fn parse(line: &[u8]) -> Result<Incoming, Outgoing> {
             )),
         };
     }
-    let id = message.remove("id").unwrap_or_default();
+    let id = take("id").unwrap_or_default();
     let is_short = match &id {
         Value::Null | Value::Number(_) => true,
         Value::String(text) => text.len() <= MAX_ID,
