@@ -116,11 +116,11 @@ impl Core {
         for alarm in Alarm::ALL {
             let name = alarm.name().to_owned();
             match (before.contains(&alarm), now.contains(&alarm)) {
-                (false, true) => self.announce(Occurrence::AlarmSet {
+                (false, true) => self.publish(Occurrence::AlarmSet {
                     name,
                     description: alarm.description().to_owned(),
                 }),
-                (true, false) => self.announce(Occurrence::AlarmCleared { name }),
+                (true, false) => self.publish(Occurrence::AlarmCleared { name }),
                 (true, true) | (false, false) => {}
             }
         }
@@ -147,7 +147,7 @@ impl Core {
             None => set.push((name.clone(), description.clone())),
         }
         log::info!("alarm {name} set: {description}");
-        self.announce(Occurrence::AlarmSet { name, description });
+        self.publish(Occurrence::AlarmSet { name, description });
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl Core {
         if was_set {
             log::info!("alarm {name} cleared");
             let name = name.to_owned();
-            self.announce(Occurrence::AlarmCleared { name });
+            self.publish(Occurrence::AlarmCleared { name });
         }
         Ok(was_set)
     }

@@ -225,7 +225,7 @@ impl Core {
             ArchiveEnd::Handled(path) => {
                 log::info!("archive {uuid} handled");
                 let path = path.display().to_string();
-                self.announce(Occurrence::ArchiveReady { archive, path });
+                self.publish(Occurrence::ArchiveReady { archive, path });
                 remember(&mut self.archives.handled, uuid);
             }
             ArchiveEnd::Refused(reason) => {

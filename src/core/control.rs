@@ -154,7 +154,7 @@ impl Core {
     }
 
     /// The one place where what happens is made known.
-    pub(super) fn announce(&mut self, occurrence: Occurrence) {
+    pub(super) fn publish(&mut self, occurrence: Occurrence) {
         let kind = occurrence.kind();
         let interested = |(client, kinds): &(ClientId, Kinds)| kinds.has(kind).then_some(*client);
         let clients: Vec<ClientId> = self
@@ -196,7 +196,7 @@ impl Core {
         if connected == std::mem::replace(&mut self.control.connected, connected) {
             return;
         }
-        self.announce(match connected {
+        self.publish(match connected {
             true => Occurrence::Connected,
             false => {
                 let reason = self.link.last_error.clone();

@@ -207,7 +207,7 @@ impl Core {
             self.effect(Effect::ForgetTrialReboots);
         }
         self.tell_validated();
-        self.announce(Occurrence::FirmwareValidated);
+        self.publish(Occurrence::FirmwareValidated);
         self.answer_validations(Ok(()));
         self.call_off_trial_reboot();
     }

@@ -128,11 +128,11 @@ impl Core {
             offer.version
         );
         self.push_device(DevicePush::Received);
-        self.announce(Occurrence::UpdateOffered(offer.clone()));
+        self.publish(Occurrence::UpdateOffered(offer.clone()));
         if self.setup.firmware_uuid.as_deref() == Some(&offer.uuid) {
             let reason = format!("firmware {} is already running", offer.uuid);
             log::info!("ignored: {reason}");
-            self.announce(Occurrence::UpdateIgnored {
+            self.publish(Occurrence::UpdateIgnored {
                 uuid: offer.uuid,
                 reason: reason.clone(),
             });
@@ -179,7 +179,7 @@ impl Core {
         };
         self.effect(Effect::StartInstall(job, Box::new(order)));
         self.push_device(DevicePush::Started { interface });
-        self.announce(Occurrence::UpdateStarted {
+        self.publish(Occurrence::UpdateStarted {
             uuid: offer.uuid.clone(),
         });
         self.update.phase = Phase::Installing(Installing {
@@ -253,7 +253,7 @@ impl Core {
             return;
         };
         let uuid = install.offer.uuid.clone();
-        self.announce(Occurrence::UpdateProgress {
+        self.publish(Occurrence::UpdateProgress {
             uuid,
             stage,
             percent: value,
@@ -315,7 +315,7 @@ impl Core {
         }
         self.update.last_error.clone_from(&failure);
         let told = uuid.clone();
-        self.announce(match failure.clone() {
+        self.publish(match failure.clone() {
             None => Occurrence::UpdateCompleted { uuid: told },
             Some(reason) => Occurrence::UpdateFailed { uuid: told, reason },
         });
