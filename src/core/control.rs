@@ -111,10 +111,10 @@ impl Core {
                 Err(Fault::new(Code::Unavailable, text))
             }
         };
-        self.answer(client, id, answer);
+        self.reply(client, id, answer);
     }
 
-    fn answer(&mut self, client: ClientId, id: Value, answer: Answer) {
+    fn reply(&mut self, client: ClientId, id: Value, answer: Answer) {
         self.tell(
             client,
             match answer {
@@ -221,11 +221,11 @@ impl Core {
 
     fn on_validate_asked(&mut self, client: ClientId, id: Value) {
         if self.device.validated {
-            return self.answer(client, id, Ok(json!({ "validated": true })));
+            return self.reply(client, id, Ok(json!({ "validated": true })));
         }
         if self.control.validations.len() >= MAX_VALIDATIONS {
             let fault = Fault::new(Code::Busy, "too many wait for it already");
-            return self.answer(client, id, Err(fault));
+            return self.reply(client, id, Err(fault));
         }
         self.control.validations.push((client, id));
         self.validate_now();
@@ -238,7 +238,7 @@ impl Core {
                 Ok(()) => Ok(json!({ "validated": true })),
                 Err(reason) => Err(Fault::new(Code::Failed, reason)),
             };
-            self.answer(client, id, answer);
+            self.reply(client, id, answer);
         }
     }
 

@@ -70,7 +70,7 @@ impl Core {
             }
             Err(fault) => (Err(fault), None),
         };
-        self.answer(client, Value::Null, reply);
+        self.reply(client, Value::Null, reply);
         if let Some((asked, verdict)) = decided {
             self.on_decided(id, asked, Some(verdict));
         }
