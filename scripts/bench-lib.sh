@@ -113,7 +113,7 @@ start_agent() {
     before=$(count_joins)
     set -- "NERVES_HUB_FIRMWARE_METADATA=file:$work/metadata" \
         "NERVES_HUB_DATA_PATH=$work/data" "NERVES_HUB_REBOOT_COMMAND=true" \
-        "NERVES_HUB_REBOOT_FORCE=0" \
+        "NERVES_HUB_REBOOT_FORCE=0" "NERVES_HUB_CONTROL_SOCKET=$work/control.sock" \
         "NERVES_HUB_FWUP_PUBLIC_KEYS=$public_key" "$@"
     while IFS= read -r line; do
         set -- "$@" "$line"

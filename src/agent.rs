@@ -3,6 +3,7 @@
 
 mod access;
 mod archives;
+mod control;
 mod errands;
 mod left;
 mod operator;
@@ -21,7 +22,7 @@ use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::http::Cancel;
 use crate::system::slots::{self, Guard, SlotSettings};
 use crate::system::waker::Waker;
-use crate::system::{footprint, identity, interface, metadata};
+use crate::system::{footprint, identity, interface, metadata, time};
 use crate::update::journal::Journal;
 use crate::update::means::Means;
 use crate::update::{cache, feed};
@@ -78,8 +79,10 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     let mut setup = access::setup(&config, &firmware, running.stale, identifier, &access);
     let journal = journal.after(owed.as_ref());
     setup.installed = owed.map(left::promise);
+    setup.running_slot = running.slot.clone().or_else(|| firmware.slot.clone());
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let hands = Hands::new(&config, &setup);
+    let identifier = setup.identifier.clone();
     let core = Core::new(setup, Instant::now());
     let slot = running.slot.or(firmware.slot);
     let journal = journal.in_slot(slot.clone());
@@ -90,6 +93,7 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
     });
+    agent.start_control(identifier);
     agent.read_fwup_version();
     agent.serve();
     Ok(())
@@ -126,6 +130,7 @@ struct Agent {
     archive: Option<archives::Running>,
     shells: Vec<shells::Handle>,
     hands: Hands,
+    control: Option<control::Running>,
     leaving: bool,
 }
 
@@ -154,6 +159,7 @@ impl Agent {
             archive: None,
             shells: Vec::new(),
             hands: Hands::default(),
+            control: None,
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -168,6 +174,9 @@ impl Agent {
                 Some(event) => Ok(event),
                 None => self.receive(),
             };
+            if self.core.awaits_clock() && time::is_plausible() {
+                self.own.push_back(Event::ClockSet);
+            }
             let effects = match event {
                 Ok(event) => {
                     if let Event::WorkerExited(worker, result) = &event {
@@ -189,6 +198,7 @@ impl Agent {
         }
         self.end_shells();
         self.hands.stop();
+        self.close_control();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -235,6 +245,7 @@ impl Agent {
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),
+            Effect::Tell(client, said) => self.tell(client, said),
             Effect::ReloadCredentials => self.access.reload(&self.config),
             Effect::Exit => self.leaving = true,
         }

@@ -9,8 +9,8 @@ use crate::core::Setup;
 use crate::core::endpoint::Endpoint;
 use crate::system::dial::Dialer;
 use crate::system::metadata::{Firmware, KeyValues};
-use crate::system::tally;
 use crate::system::tls::{self, ClientCertificate};
+use crate::system::{tally, time};
 use crate::workers::socket::{self, Login};
 
 pub(super) fn setup(
@@ -60,6 +60,8 @@ pub(super) fn setup(
         operator: operator::setup(&config.operator),
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
+        clock_unset: !time::is_plausible(),
+        running_slot: None,
         installed: None,
         // The standard library keys its hasher with the system's random source.
         seed: RandomState::new().build_hasher().finish(),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::config::{Config, Credentials, HubAddress, Secret, TlsSettings, parse};
+use crate::config::{Config, ControlSettings, Credentials, HubAddress, Secret, TlsSettings, parse};
 use crate::system::metadata::{self, Firmware, KeyValues};
 use crate::system::slots::{self, SlotSettings};
 use crate::system::tls::{self, ClientCertificate};
@@ -73,6 +73,7 @@ fn examine(report: &mut Report, config: &Config, path: &OsStr) {
     check_ca(report, &config.tls);
     installer::examine(report, config, &firmware, path);
     folders::examine(report, config);
+    check_control(report, config.control.as_ref());
     check_reboot(report, &config.reboot_command, path);
 }
 
@@ -237,6 +238,25 @@ fn find_program(program: &Path, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|folder| folder.join(program))
         .find(|file| runnable(file))
+}
+
+/// The agent does its work without; commands such as status do not.
+fn check_control(report: &mut Report, settings: Option<&ControlSettings>) {
+    let subject = "control socket";
+    let Some(settings) = settings else {
+        return report.ok(subject, "none, as NERVES_HUB_CONTROL_SOCKET says");
+    };
+    let (path, usable) = (&settings.path, AccessFlags::W_OK | AccessFlags::X_OK);
+    match path.parent().map(|folder| access(folder, usable)) {
+        Some(Ok(())) => report.ok(subject, path.display().to_string()),
+        _ => report.warn(
+            subject,
+            format!(
+                "{} cannot be made here by this user; change its folder or NERVES_HUB_CONTROL_SOCKET",
+                path.display()
+            ),
+        ),
+    }
 }
 
 fn check_reboot(report: &mut Report, text: &str, path: &OsStr) {

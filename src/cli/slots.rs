@@ -3,12 +3,12 @@
 //! Owns their options, texts and exit codes; what they do is [`crate::system::slots`].
 //! Prints nothing itself.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::{Answer, Call, Command, daemon};
 use crate::config::{self, Config};
 use crate::system::command;
 use crate::system::slots::{self, Description, Slot, SlotError, SlotSettings};
@@ -18,53 +18,35 @@ use crate::{exit, logging};
 const REBOOT_DEADLINE: Duration = Duration::from_secs(60);
 const REBOOT_OUTPUT: usize = 64 * 1024;
 
-/// What to print, to standard output when the code is 0, and the exit code.
-#[derive(Debug)]
-pub struct Answer {
-    pub text: String,
-    pub code: u8,
-}
-
-impl Answer {
-    fn new(code: u8, text: impl Into<String>) -> Self {
-        let mut text = text.into();
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        Self { text, code }
-    }
-}
-
-struct Command {
-    name: &'static str,
-    /// Its only option beside `--help`.
-    option: Option<&'static str>,
-    help: &'static str,
-    run: fn(&Config, &SlotSettings, bool) -> Result<Answer, SlotError>,
-}
-
-const COMMANDS: [Command; 5] = [
+pub(super) const COMMANDS: [Command; 5] = [
     Command {
         name: "validate",
-        option: None,
+        summary: "Mark the running firmware as good",
         help: "\
 Usage: nerveshub-agent validate
 
 Marks the running firmware as good, so that the boot loader stays with it. Runs
 the task validate of ops.fw (NERVES_HUB_OPS_FW) where the device has one, else
-sets nerves_fw_validated=1 in the U-Boot environment. May be repeated.
+sets nerves_fw_validated=1 in the U-Boot environment. May be repeated. An agent
+that is running is told.
 
 Example, at the end of a start script:
   my-app --self-test && nerveshub-agent validate
 ",
-        run: |_, settings, _| {
-            slots::validate(settings)?;
-            Ok(Answer::new(exit::OK, "the running firmware is validated"))
+        run: |call| {
+            let answer = on_slots(call, None, |_, settings, _| {
+                slots::validate(settings)?;
+                Ok(Answer::new(exit::OK, "the running firmware is validated"))
+            });
+            if answer.code == exit::OK {
+                daemon::tell_validated(&call.env);
+            }
+            answer
         },
     },
     Command {
         name: "revert",
-        option: Some("--reboot"),
+        summary: "Go back to the other slot's firmware",
         help: "\
 Usage: nerveshub-agent revert [--reboot]
 
@@ -77,14 +59,16 @@ U-Boot environment; refused when the other slot holds no firmware.
 Example:
   nerveshub-agent revert --reboot
 ",
-        run: |config, settings, reboot| {
-            slots::revert(settings)?;
-            Ok(rebooted(config, reboot, "the other slot is active"))
+        run: |call| {
+            on_slots(call, Some("--reboot"), |config, settings, reboot| {
+                slots::revert(settings)?;
+                Ok(rebooted(config, reboot, "the other slot is active"))
+            })
         },
     },
     Command {
         name: "prevent-revert",
-        option: None,
+        summary: "Make going back impossible",
         help: "\
 Usage: nerveshub-agent prevent-revert
 
@@ -96,14 +80,16 @@ and its partition is left as it is. May be repeated.
 Example, after an update with a data migration:
   nerveshub-agent validate && nerveshub-agent prevent-revert
 ",
-        run: |_, settings, _| {
-            slots::prevent_revert(settings)?;
-            Ok(Answer::new(exit::OK, "the other slot is no longer usable"))
+        run: |call| {
+            on_slots(call, None, |_, settings, _| {
+                slots::prevent_revert(settings)?;
+                Ok(Answer::new(exit::OK, "the other slot is no longer usable"))
+            })
         },
     },
     Command {
         name: "factory-reset",
-        option: Some("--reboot"),
+        summary: "Erase this device's data",
         help: "\
 Usage: nerveshub-agent factory-reset [--reboot]
 
@@ -115,14 +101,16 @@ ops.fw (NERVES_HUB_OPS_FW). Not possible without that archive.
 Example:
   nerveshub-agent factory-reset --reboot
 ",
-        run: |config, settings, reboot| {
-            slots::factory_reset(settings)?;
-            Ok(rebooted(config, reboot, "the device's data is erased"))
+        run: |call| {
+            on_slots(call, Some("--reboot"), |config, settings, reboot| {
+                slots::factory_reset(settings)?;
+                Ok(rebooted(config, reboot, "the device's data is erased"))
+            })
         },
     },
     Command {
         name: "slots",
-        option: Some("--json"),
+        summary: "Show what is in each slot (--json for programs)",
         help: "\
 Usage: nerveshub-agent slots [--json]
 
@@ -133,43 +121,34 @@ Shows each slot: recorded as active, running, validated, and its firmware.
 Example:
   nerveshub-agent slots --json | jq -r .active
 ",
-        run: |_, settings, json| {
-            let description = slots::describe(settings)?;
-            let text = match json {
-                true => as_json(&description).to_string(),
-                false => table(&description),
-            };
-            Ok(Answer::new(exit::OK, text))
+        run: |call| {
+            on_slots(call, Some("--json"), |_, settings, json| {
+                let description = slots::describe(settings)?;
+                let text = match json {
+                    true => as_json(&description).to_string(),
+                    false => table(&description),
+                };
+                Ok(Answer::new(exit::OK, text))
+            })
         },
     },
 ];
 
-/// Whether this file has such a command.
-pub fn knows(name: &str) -> bool {
-    COMMANDS.iter().any(|command| command.name == name)
-}
-
-/// Runs one of the commands.
-pub fn run(
-    name: &str,
-    options: &[&str],
-    env: impl Iterator<Item = (OsString, OsString)>,
+/// `option`: the only one beside `--help`.
+fn on_slots(
+    call: &mut Call,
+    option: Option<&str>,
+    run: fn(&Config, &SlotSettings, bool) -> Result<Answer, SlotError>,
 ) -> Answer {
-    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
-        return Answer::new(exit::USAGE, "no such command");
-    };
-    let given = match options {
+    let given = match call.options {
         [] => false,
-        ["-h" | "--help"] => return Answer::new(exit::OK, command.help),
-        [option] if command.option == Some(option) => true,
-        _ => {
-            let text = format!("cannot take {:?}\n\n{}", options.join(" "), command.help);
-            return Answer::new(exit::USAGE, text);
-        }
+        [given] if option == Some(given) => true,
+        _ => return call.refuse(),
     };
     // None of these needs the hub, and a rescue shell may lack its settings.
-    let offline = ("NERVES_HUB_CONNECT".into(), "0".into());
-    let (config, warnings) = match config::parse(env.chain([offline])) {
+    let mut env = call.env.clone();
+    env.push(("NERVES_HUB_CONNECT".into(), "0".into()));
+    let (config, warnings) = match config::parse(env.into_iter()) {
         Ok(parsed) => parsed,
         Err(errors) => return Answer::new(exit::CONFIG, errors.to_string()),
     };
@@ -178,7 +157,7 @@ pub fn run(
         log::warn!("{warning}");
     }
     let settings = SlotSettings::new(&config);
-    (command.run)(&config, &settings, given).unwrap_or_else(|error| {
+    run(&config, &settings, given).unwrap_or_else(|error| {
         let code = match &error {
             SlotError::Metadata(_) => exit::CONFIG,
             _ if error.is_unavailable() => exit::UNAVAILABLE,

@@ -12,6 +12,7 @@ mod reader;
 pub mod secret;
 pub mod table;
 pub mod values;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use operator::{IdentifySettings, Led, OperatorSettings, ScriptSettings, UploadSettings};
-pub use parse::parse;
+pub use parse::{control_socket, parse};
 pub use secret::Secret;
 
 /// Everything the agent needs to know before it starts.
@@ -60,6 +61,8 @@ pub struct Config {
     /// What the hub's users may do on the device.
     pub operator: OperatorSettings,
     pub trial: TrialSettings,
+    /// `None`: no control socket.
+    pub control: Option<ControlSettings>,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,
     /// env_logger filter.
@@ -256,6 +259,16 @@ pub enum Validate {
     OnJoin,
     /// The agent, once this exits with 0; run through `/bin/sh -c`.
     Command(String),
+}
+
+/// The Unix socket by which programs on the device talk to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    pub path: PathBuf,
+    /// Permission bits: who may connect may do everything.
+    pub mode: u32,
+    /// Name or number; `None`: the agent's.
+    pub group: Option<String>,
 }
 
 /// What happens to archives, the files the hub hands to devices beside firmware.

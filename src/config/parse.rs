@@ -17,10 +17,10 @@ use super::reader::Reader;
 use super::table::{Setting, setting};
 use super::values::{self, show_duration};
 use super::{
-    ArchivePolicy, ArchiveSettings, CacheSettings, Config, Credentials, DownloadSettings,
-    FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts, MetadataSettings,
-    MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings, TrialSettings, Validate,
-    address, operator,
+    ArchivePolicy, ArchiveSettings, CacheSettings, Config, ControlSettings, Credentials,
+    DownloadSettings, FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts,
+    MetadataSettings, MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings,
+    TrialSettings, Validate, address, operator,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -73,6 +73,7 @@ fn config(r: &mut Reader) -> Config {
         reboot_timeout: r.duration(setting!("NERVES_HUB_REBOOT_TIMEOUT")),
         reboot_force: r.flag(setting!("NERVES_HUB_REBOOT_FORCE")) != Some(false),
         trial: trial(r),
+        control: control(r),
         shutdown_timeout: r.duration(setting!("NERVES_HUB_SHUTDOWN_TIMEOUT")),
         log_filter: log_filter(r),
         allow_insecure,
@@ -339,6 +340,33 @@ fn validate(text: &str) -> Result<Validate, Problem> {
             "use manual, on-join or command:COMMAND",
         )),
     }
+}
+
+/// Only the control socket's settings, for programs that talk to the agent: whatever else
+/// is wrong is no concern of theirs.
+///
+/// # Errors
+/// What is wrong with those.
+pub fn control_socket(
+    env: Vec<(OsString, OsString)>,
+) -> Result<Option<ControlSettings>, ConfigErrors> {
+    let mut reader = Reader::new(env.into_iter());
+    let settings = control(&mut reader);
+    match reader.errors.is_empty() {
+        true => Ok(settings),
+        false => Err(ConfigErrors(reader.errors)),
+    }
+}
+
+fn control(r: &mut Reader) -> Option<ControlSettings> {
+    let path = r.path(setting!("NERVES_HUB_CONTROL_SOCKET"));
+    let mode = r.parsed(setting!("NERVES_HUB_CONTROL_MODE"), values::mode);
+    let group = r.text(setting!("NERVES_HUB_CONTROL_GROUP"));
+    Some(ControlSettings {
+        path: path.filter(|path| path != Path::new("off"))?,
+        mode: mode.unwrap_or_default(),
+        group,
+    })
 }
 
 fn archives(r: &mut Reader, data_path: &Path) -> ArchiveSettings {

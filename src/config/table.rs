@@ -354,6 +354,12 @@ settings! {
             "Reboots on the hub's request even while firmware is being written, which then has to start over. Off: the request is refused.";
         NERVES_HUB_SHUTDOWN_TIMEOUT Plain Kind::Duration(ms(0), s(600)), "10s",
             "How long SIGTERM waits for the installer once it has all bytes of an update, and for a reboot command that is running.";
+        NERVES_HUB_CONTROL_SOCKET Plain Text("PATH|off"), "/run/nerveshub-agent.sock",
+            "Unix socket for programs on the device and for commands such as status. Each agent on a machine needs its own. off: none.";
+        NERVES_HUB_CONTROL_MODE Plain Text("OCTAL"), "0660",
+            "Permissions of the control socket: who may write to it may do everything it offers.";
+        NERVES_HUB_CONTROL_GROUP Plain Text("GROUP"), "",
+            "Group of the control socket, by name or number. Else the agent's.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",
             "A level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…";
         RUST_LOG Plain Text("FILTER"), "",

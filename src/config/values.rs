@@ -197,6 +197,17 @@ pub fn pair(text: &str) -> Result<(String, String), Problem> {
     }
 }
 
+/// Permission bits in octal.
+pub fn mode(text: &str) -> Result<u32, Problem> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
+        _ => Err(Problem::new(
+            "is not a mode",
+            "write permissions in octal, such as 0660",
+        )),
+    }
+}
+
 /// `fwup` or `command:PATH`.
 pub fn installer(text: &str) -> Result<Installer, Problem> {
     match text.split_once(':') {
@@ -318,6 +329,15 @@ mod tests {
         assert_eq!(command.map(|it| it.tool()), Ok("rauc".to_owned()));
         for bad in ["", "rauc", "command", "command: ", "fwup:/bin/fwup", "/x"] {
             assert!(installer(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn modes() {
+        assert_eq!(mode("0660"), Ok(0o660));
+        assert_eq!(mode("600"), Ok(0o600));
+        for bad in ["", "rw", "0o660", "1777", "-1", "+7", "8"] {
+            assert!(mode(bad).is_err(), "{bad}");
         }
     }
 

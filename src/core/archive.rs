@@ -13,6 +13,7 @@ use super::event::{ArchiveEnd, JobId};
 use super::timers::Timer;
 use super::{Core, Setup, update};
 use crate::config::ArchivePolicy;
+use crate::wire::occurrence::Occurrence;
 use crate::wire::{Archive, Topic};
 
 /// Fresh URLs asked for without a byte having come in between.
@@ -221,8 +222,10 @@ impl Core {
     fn weigh_end(&mut self, archive: Box<Archive>, end: ArchiveEnd) {
         let uuid = archive.uuid.clone();
         match end {
-            ArchiveEnd::Handled => {
+            ArchiveEnd::Handled(path) => {
                 log::info!("archive {uuid} handled");
+                let path = path.display().to_string();
+                self.publish(Occurrence::ArchiveReady { archive, path });
                 remember(&mut self.archives.handled, uuid);
             }
             ArchiveEnd::Refused(reason) => {

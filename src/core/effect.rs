@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use super::event::{ConnId, JobId, ShellId};
+use super::event::{ClientId, ConnId, JobId, ShellId};
 use super::keys::HubKeys;
 use super::operator::{ScriptId, ScriptOrder, UploadStep};
 use crate::config::Secret;
+use crate::wire::control::Outgoing;
 use crate::wire::{Archive, Offer, Push, WindowSize};
 
 /// An order for a worker. Performing one never blocks the dispatcher.
@@ -55,6 +56,8 @@ pub enum Effect {
     ForceReboot,
     /// The way here is done: what only it needed may go.
     Settle,
+    /// Say this to a client of the control socket; one that is gone does not mind.
+    Tell(ClientId, Box<Outgoing>),
     /// Read certificates and keys again before the next attempt.
     ReloadCredentials,
     Exit,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::operator::{ScriptEnd, ScriptId, UploadId};
 use crate::wire::Inbound;
+use crate::wire::control::Request;
 
 /// One connection attempt and the connection it may become. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,6 +14,14 @@ pub struct ConnId(pub u64);
 /// One installation of one offer, or one attempt at an archive. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub u64);
+
+/// One connection to the control socket. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// One question put to the decider. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuestionId(pub u64);
 
 /// A fact for the dispatcher's one inbox.
 #[derive(Debug)]
@@ -46,6 +55,9 @@ pub enum Event {
     /// The only event of a file from the hub: where it is and how long, or why it is not.
     UploadEnded(UploadId, Result<(PathBuf, u64), String>),
     Signal(Signal),
+    Control(ClientId, ControlEvent),
+    /// The device's clock, which was before the agent was built, shows a later time.
+    ClockSet,
     WorkerExited(Worker, Result<(), String>),
 }
 
@@ -118,8 +130,8 @@ pub enum Counted {
 /// How the work on an archive ended.
 #[derive(Debug)]
 pub enum ArchiveEnd {
-    /// Verified, in its place, remembered, and the ready command has run.
-    Handled,
+    /// Verified, in its place (this), remembered, and the ready command has run.
+    Handled(PathBuf),
     /// It is not, or cannot be, what this device takes.
     Refused(String),
     /// May go better another time.
@@ -183,6 +195,19 @@ pub enum ShellEnd {
     Lost(String),
 }
 
+/// From a client of the control socket.
+#[derive(Debug)]
+pub enum ControlEvent {
+    Asked(Request),
+    /// What the decider says to this question.
+    Answered {
+        question: QuestionId,
+        text: String,
+    },
+    /// Last event of a client.
+    Left,
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -208,6 +233,7 @@ pub enum Worker {
     Uploads(u64),
     Identify,
     Signals,
+    Control,
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
 }

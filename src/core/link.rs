@@ -281,6 +281,16 @@ impl Core {
         log::info!("SIGHUP: reading credentials again and reconnecting");
         self.disconnect();
         self.effect(Effect::ReloadCredentials);
+        self.connect_anew();
+    }
+
+    /// Drops the connection, if there is one, and makes another at once.
+    pub(super) fn reconnect_now(&mut self) {
+        self.disconnect();
+        self.connect_anew();
+    }
+
+    fn connect_anew(&mut self) {
         self.link.backoff.reset();
         self.forget_redirects();
         self.connect();

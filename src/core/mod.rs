@@ -11,12 +11,16 @@
 //!   of the `local_shell` extension; [`extensions`] attaches and detaches; `outlet` is what
 //!   shells print on its way to the hub.
 //! * [`operator`] does what people at the hub's page ask for: scripts, files, identify.
+//! * [`control`] answers the clients of the control socket; [`alarms`] is what they and the
+//!   agent itself want looked at.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
+pub mod alarms;
 pub mod archive;
 pub mod backoff;
 mod channel;
 mod console;
+pub mod control;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
@@ -35,14 +39,17 @@ mod tests;
 pub mod timers;
 pub mod trial;
 pub mod update;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::{ArchivePolicy, LinkSettings, ShellPolicy, TrialSettings};
+use alarms::{Alarm, Alarms};
 use archive::Archives;
 use channel::Channels;
+use control::Control;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
@@ -53,7 +60,6 @@ use link::Link;
 use operator::{Operator, OperatorSetup};
 use reboot::{Installed, Reboot};
 use shell::Shells;
-use status::Alarm;
 use timers::{Timer, Timers};
 use trial::Trial;
 use update::Update;
@@ -99,6 +105,10 @@ pub struct Setup {
     pub operator: OperatorSetup,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
+    /// The device's clock is before the agent was built.
+    pub clock_unset: bool,
+    /// The slot that runs, where that is known.
+    pub running_slot: Option<String>,
     /// Firmware that was installed in this boot by an earlier run, and whose reboot is owed.
     pub installed: Option<Installed>,
     /// Differs between devices and starts.
@@ -122,6 +132,8 @@ pub struct Core {
     shells: Shells,
     extensions: Extensions,
     operator: Operator,
+    control: Control,
+    alarms: Alarms,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -140,6 +152,8 @@ impl Core {
             shells: Shells::new(),
             extensions: Extensions::new(&setup),
             operator: Operator::default(),
+            control: Control::new(now),
+            alarms: Alarms::new(&setup),
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -175,9 +189,11 @@ impl Core {
             Event::ScriptEnded(script, end) => self.on_script_ended(script, end),
             Event::UploadEnded(upload, result) => self.on_upload_ended(upload, result),
             Event::Signal(signal) => self.on_signal(signal),
+            Event::Control(client, event) => self.on_control(client, event),
+            Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
-        self.tend_archives();
+        self.tend();
         std::mem::take(&mut self.effects)
     }
 
@@ -208,8 +224,15 @@ impl Core {
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
-        self.tend_archives();
+        self.tend();
         std::mem::take(&mut self.effects)
+    }
+
+    /// After every event: what follows from the state as it is now.
+    fn tend(&mut self) {
+        self.tend_archives();
+        self.tend_connected();
+        self.tend_alarms();
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -223,7 +246,7 @@ impl Core {
     fn on_started(&mut self) {
         if self.setup.auto_revert_detected {
             let alarm = Alarm::FirmwareReverted;
-            log::warn!("alarm {alarm:?}: {}", alarm.description());
+            log::warn!("alarm {}: {}", alarm.name(), alarm.description());
         }
         if let Some(installed) = self.setup.installed.take() {
             self.keep_promise(installed);
@@ -283,6 +306,7 @@ impl Core {
             (Worker::Uploads(_), Err(reason)) => self.on_uploads_lost(&reason),
             (Worker::Identify, _) => self.operator.is_identifying = false,
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
+            (Worker::Control, _) => self.on_control_lost(),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Core;
 use super::effect::Effect;
 use super::event::ShellKind;
+use crate::wire::occurrence::Occurrence;
 use scripts::Scripts;
 pub use uploads::TEMPORARY;
 use uploads::Uploads;
@@ -86,6 +87,7 @@ pub struct Operator {
 impl Core {
     pub(super) fn on_identify_requested(&mut self) {
         log::info!("identify: this is device {}", self.setup.identifier);
+        self.publish(Occurrence::Identify);
         if self.leaving || self.operator.is_identifying {
             return log::info!("identify: under way already");
         }

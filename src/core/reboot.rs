@@ -8,6 +8,7 @@ use super::effect::Effect;
 use super::timers::Timer;
 use super::update::Phase;
 use crate::config::values::show_duration;
+use crate::wire::occurrence::Occurrence;
 use crate::wire::{DevicePush, Outbound};
 
 /// How long an announced reboot waits for the hub's answer.
@@ -53,6 +54,17 @@ pub(super) enum Why {
     Trial,
 }
 
+impl Why {
+    /// For integrators.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Update => "update",
+            Self::Hub => "hub",
+            Self::Trial => "trial",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Step {
     #[default]
@@ -76,6 +88,11 @@ impl Reboot {
             Step::Announced(_) | Step::Commanded | Step::Accepted | Step::Forced => true,
             Step::None | Step::Resting => false,
         }
+    }
+
+    /// Who wants it, while somebody does.
+    pub(super) fn why(&self) -> Option<Why> {
+        self.why.filter(|_| self.is_wanted())
     }
 
     /// Under way, or waiting to be tried again.
@@ -120,6 +137,7 @@ impl Core {
         }
         self.timers.cancel(Timer::RebootRetry);
         self.reboot.why = Some(why);
+        self.publish(Occurrence::RebootPending(why.name()));
         self.reboot.step = Step::Announced(self.push(None, Outbound::Heartbeat));
         self.set_timer(Timer::RebootAnnounced, ANNOUNCE);
     }
@@ -133,6 +151,7 @@ impl Core {
 
     pub(super) fn order_reboot_for(&mut self, why: Why) {
         self.reboot.why = Some(why);
+        self.publish(Occurrence::RebootPending(why.name()));
         self.order_reboot();
     }
 

@@ -18,25 +18,7 @@ pub struct Status {
     pub last_link_error: Option<String>,
     pub update: String,
     pub last_update_error: Option<String>,
-    pub alarms: Vec<Alarm>,
-}
-
-/// What an operator should look at. Its name is its identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alarm {
-    FirmwareReverted,
-    FirmwareNotValidated,
-}
-
-impl Alarm {
-    pub fn description(self) -> &'static str {
-        match self {
-            Self::FirmwareReverted => {
-                "the other slot's firmware was booted, never marked valid, and rolled back"
-            }
-            Self::FirmwareNotValidated => "the running firmware is not marked valid",
-        }
-    }
+    pub alarms: Vec<String>,
 }
 
 impl Core {
@@ -49,19 +31,8 @@ impl Core {
             last_link_error: self.link.last_error.clone(),
             update: self.update_in_words(),
             last_update_error: self.update.last_error.clone(),
-            alarms: self.alarms(),
+            alarms: self.raised().map(|(name, _)| name.to_owned()).collect(),
         }
-    }
-
-    pub fn alarms(&self) -> Vec<Alarm> {
-        let raised = [
-            (self.setup.auto_revert_detected, Alarm::FirmwareReverted),
-            (!self.device.validated, Alarm::FirmwareNotValidated),
-        ];
-        raised
-            .into_iter()
-            .filter_map(|(raised, alarm)| raised.then_some(alarm))
-            .collect()
     }
 
     fn link_in_words(&self) -> String {
@@ -107,15 +78,10 @@ impl fmt::Display for Status {
             or_none(&self.last_link_error),
             self.update,
             or_none(&self.last_update_error),
-            alarms_in_words(&self.alarms),
+            match self.alarms.is_empty() {
+                true => "none".to_owned(),
+                false => self.alarms.join(","),
+            },
         )
-    }
-}
-
-fn alarms_in_words(alarms: &[Alarm]) -> String {
-    let names: Vec<String> = alarms.iter().map(|alarm| format!("{alarm:?}")).collect();
-    match names.is_empty() {
-        true => "none".to_owned(),
-        false => names.join(","),
     }
 }

@@ -83,6 +83,8 @@ pub(super) fn setup() -> Setup {
             reboot_during_update: false,
         },
         shutdown_timeout: 10 * SECOND,
+        clock_unset: false,
+        running_slot: None,
         seed: 7,
     }
 }

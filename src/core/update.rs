@@ -13,6 +13,7 @@ use super::event::{InstallEvent, JobId};
 use super::reboot::Why;
 use super::renewal::Renewal;
 use super::timers::Timer;
+use crate::wire::occurrence::Occurrence;
 use crate::wire::{DevicePush, Offer, Outbound, Stage};
 
 /// At most one progress report in this time.
@@ -49,6 +50,8 @@ pub(super) struct Installing {
     pub(super) job: JobId,
     pub offer: Box<Offer>,
     pub percent: u8,
+    /// Per cent of the file that has been received.
+    pub downloaded: u8,
     /// Last report: stage, value and when.
     sent: Option<(Stage, u8, Instant)>,
     /// Every byte is with the installer.
@@ -141,9 +144,14 @@ impl Core {
             offer.version
         );
         self.push_device(DevicePush::Received);
+        self.publish(Occurrence::UpdateOffered(offer.clone()));
         if self.setup.firmware_uuid.as_deref() == Some(&offer.uuid) {
             let reason = format!("firmware {} is already running", offer.uuid);
             log::info!("ignored: {reason}");
+            self.publish(Occurrence::UpdateIgnored {
+                uuid: offer.uuid,
+                reason: reason.clone(),
+            });
             self.push_device(DevicePush::Ignored { reason });
             return;
         }
@@ -187,10 +195,14 @@ impl Core {
         };
         self.effect(Effect::StartInstall(job, Box::new(order)));
         self.push_device(DevicePush::Started { interface });
+        self.publish(Occurrence::UpdateStarted {
+            uuid: offer.uuid.clone(),
+        });
         self.update.phase = Phase::Installing(Installing {
             job,
             offer,
             percent: 0,
+            downloaded: 0,
             sent: None,
             all_handed_over: false,
             cause: None,
@@ -214,7 +226,8 @@ impl Core {
         }
         match event {
             InstallEvent::Downloading { percent } => {
-                self.report_progress(Stage::Downloading, percent)
+                install.downloaded = percent;
+                self.report_progress(Stage::Downloading, percent);
             }
             InstallEvent::Downloaded => install.all_handed_over = true,
             InstallEvent::DownloadFailed(reason) => self.cancel_install(reason),
@@ -252,7 +265,16 @@ impl Core {
     }
 
     fn report_progress(&mut self, stage: Stage, value: u8) {
-        let Phase::Installing(install) = &mut self.update.phase else {
+        let Phase::Installing(install) = &self.update.phase else {
+            return;
+        };
+        let uuid = install.offer.uuid.clone();
+        self.publish(Occurrence::UpdateProgress {
+            uuid,
+            stage,
+            percent: value,
+        });
+        let Phase::Installing(install) = &self.update.phase else {
             return;
         };
         let due = install.sent.is_none_or(|(last_stage, last, at)| {
@@ -310,6 +332,11 @@ impl Core {
             Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
         }
         self.update.last_error.clone_from(&failure);
+        let told = uuid.clone();
+        self.publish(match failure.clone() {
+            None => Occurrence::UpdateCompleted { uuid: told },
+            Some(reason) => Occurrence::UpdateFailed { uuid: told, reason },
+        });
         self.update.phase = Phase::Reporting(Report {
             uuid,
             failure,

@@ -1,6 +1,7 @@
 //! Bytes to types and back. Pure: no I/O, no clock, no decisions.
 
 pub mod console;
+pub mod control;
 pub mod device;
 pub mod extensions;
 pub mod external_term;
@@ -9,9 +10,11 @@ pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
 pub mod installer_line;
+pub mod occurrence;
 pub mod outbound;
 pub mod phoenix;
 pub mod script_text;
+pub mod verdict;
 
 pub use console::{ConsoleEvent, ConsolePush, WindowSize};
 pub use device::{Archive, DeviceEvent, Offer, PART, ScriptRequest, is_uuid};

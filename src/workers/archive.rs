@@ -59,7 +59,7 @@ pub fn run(
         names: Names::of_archive(&tools.settings, &order.archive.uuid),
     };
     let end = match work.run() {
-        Ok(()) => ArchiveEnd::Handled,
+        Ok(()) => ArchiveEnd::Handled(work.names.placed()),
         Err(end) => end,
     };
     // The dispatcher is gone only when the process leaves.

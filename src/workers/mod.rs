@@ -2,6 +2,7 @@
 //! nothing here decides.
 
 pub mod archive;
+pub mod control;
 pub mod download;
 pub mod heartbeat;
 pub mod identify;

@@ -85,7 +85,8 @@ fn must_end(worker: Worker) -> bool {
         | Worker::Shell(_)
         | Worker::Script(_)
         | Worker::Uploads(_)
-        | Worker::Identify => true,
+        | Worker::Identify
+        | Worker::Control => true,
         Worker::Download(_) | Worker::Heartbeat | Worker::Signals | Worker::Errand(_) => false,
     }
 }

@@ -7,6 +7,7 @@ mod channel;
 mod clock;
 mod config;
 mod console;
+mod control;
 mod faults;
 mod flood;
 mod frames;

@@ -9,7 +9,7 @@ use crate::stage::Stage;
 const ALLOWED: u64 = 2048;
 
 /// Makes `VmHWM` start again from what is resident now; that, in KiB.
-fn forget_peak(agent: &Agent) -> u64 {
+pub fn forget_peak(agent: &Agent) -> u64 {
     std::fs::write(format!("/proc/{}/clear_refs", agent.pid()), "5").expect("clear_refs");
     agent.memory("VmHWM")
 }

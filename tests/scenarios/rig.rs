@@ -108,6 +108,7 @@ impl Device {
         let reboot = format!("echo reboot >> {}", device.path("rebooted").display());
         let metadata = format!("file:{}", device.path("metadata").display());
         let data_path = device.path("data").display().to_string();
+        let control = device.path("control.sock").display().to_string();
         for (name, value) in [
             ("HOST", hub.url().as_str()),
             ("ALLOW_INSECURE", "1"),
@@ -117,6 +118,7 @@ impl Device {
             ("FWUP_PUBLIC_KEYS", &public_key()),
             ("REBOOT_COMMAND", &reboot),
             ("DATA_PATH", &data_path),
+            ("CONTROL_SOCKET", &control),
             ("RECONNECT_MIN", "100ms"),
             ("RECONNECT_MAX", "500ms"),
             ("REJOIN_AFTER", "200ms"),

@@ -67,6 +67,7 @@ impl Board {
             ),
             // Whatever this machine was started with.
             ("BOOTED_SLOT", "b".to_owned()),
+            ("CONTROL_SOCKET", path("control.sock")),
         ];
         for (name, value) in settings {
             board.env.insert(format!("NERVES_HUB_{name}"), value);

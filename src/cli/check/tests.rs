@@ -66,6 +66,7 @@ impl Machine {
             .with_path("NERVES_HUB_CA_FILE", "cert.pem")
             .with_path("NERVES_HUB_FWUP_DEVPATH", "disk")
             .with_path("NERVES_HUB_DATA_PATH", "data/agent")
+            .with_path("NERVES_HUB_CONTROL_SOCKET", "control.sock")
             .with_path("NERVES_HUB_FIRMWARE_METADATA", "metadata")
             .with_path("PATH", "")
     }
@@ -137,6 +138,7 @@ fn a_good_setup_is_good_and_stays_untouched() {
         ),
         ("device path", "ok device path /M/disk is writable"),
         ("data path", "ok data path /M/data/agent can be created"),
+        ("control socket", "ok control socket /M/control.sock"),
         ("reboot", "ok reboot \"reboot\" runs /M/reboot"),
     ] {
         assert_eq!(machine.line(subject), line);
@@ -159,6 +161,7 @@ fn a_broken_setup_names_everything_and_exits_78() {
         ("NERVES_HUB_IDENTIFIER_COMMAND", "exit 1"),
         ("NERVES_HUB_FIRMWARE_METADATA", "file:/no/metadata"),
         ("NERVES_HUB_DATA_PATH", "/proc/version/x"),
+        ("NERVES_HUB_CONTROL_SOCKET", "/no/folder/control.sock"),
         ("PATH", "/no/bin"),
     ];
     let (text, code) = run(env.iter().map(|(n, v)| (n.into(), v.into())));
@@ -178,7 +181,8 @@ fn a_broken_setup_names_everything_and_exits_78() {
             "{subject}: {text}"
         );
     }
-    assert!(text.ends_with("\n8 error(s), 1 warning(s)\n"), "{text}");
+    assert!(text.ends_with("\n8 error(s), 2 warning(s)\n"), "{text}");
+    assert!(text.contains("warn   control socket "), "{text}");
 }
 
 #[test]

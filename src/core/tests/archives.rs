@@ -91,7 +91,7 @@ fn an_archive_is_worked_on_once_however_often_it_is_sent() {
     bench.archive("a");
     bench.archive("a");
     assert_eq!(bench.started_uuids(), ["a"]);
-    bench.ended(ArchiveEnd::Handled);
+    bench.ended(ArchiveEnd::Handled("/a/u.fw".into()));
     bench.archive("a");
     assert_eq!(bench.started_uuids(), ["a"]);
     bench.archive("b");
@@ -116,7 +116,10 @@ fn a_newer_archive_takes_the_place_of_the_one_on_its_way() {
     bench.ended(ArchiveEnd::Cancelled);
     assert_eq!(bench.started_uuids(), ["a", "c"]);
     // An end of the first that comes late means nothing.
-    bench.event(Event::ArchiveEnded(JobId(1), ArchiveEnd::Handled));
+    bench.event(Event::ArchiveEnded(
+        JobId(1),
+        ArchiveEnd::Handled("/a/u.fw".into()),
+    ));
     bench.archive("c");
     assert_eq!(bench.started_uuids(), ["a", "c"]);
 }

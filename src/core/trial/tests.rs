@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::config::{TrialSettings, Validate};
 use crate::core::Setup;
+use crate::core::alarms::Alarm;
 use crate::core::effect::Effect;
 use crate::core::event::{Counted, Errand, Event, InstallEvent, Signal, SocketEvent, Worker};
-use crate::core::status::Alarm;
 use crate::core::tests::{Bench, SECOND, setup};
 use crate::wire::{DevicePush, Outbound};
 

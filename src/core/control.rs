@@ -1,0 +1,269 @@
+//! The clients of the control socket: what they ask for, who is told of what happens, and
+//! the one that decides. Pure. May a client do something at all? The socket's file
+//! permissions have said so.
+//!
+//! Rules kept here: each request is answered once, if need be when it has been carried out;
+//! at most one decider; a question ends with its answer, with the decider, or when it is
+//! withdrawn.
+
+mod decider;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::Core;
+use super::channel;
+use super::effect::Effect;
+use super::event::{ClientId, ControlEvent, QuestionId};
+use super::link;
+use crate::wire::control::{Code, Fault, Method, Outgoing, Request};
+use crate::wire::occurrence::{Kinds, Occurrence};
+use crate::wire::verdict::Asked;
+#[cfg(test)]
+use crate::wire::verdict::Verdict;
+use crate::wire::{DevicePush, Topic};
+
+/// Clients that wait for the firmware to be marked valid.
+const MAX_VALIDATIONS: usize = 16;
+
+/// The clients' state. What a client has not asked for is not here.
+pub struct Control {
+    started: Instant,
+    subscribers: Vec<(ClientId, Kinds)>,
+    decider: Option<ClientId>,
+    /// Put to the decider and not answered.
+    open: Vec<(QuestionId, Asked)>,
+    last_question: u64,
+    /// Answered when the mark is set, or cannot be.
+    validations: Vec<(ClientId, Value)>,
+    /// The hub is reached: stays so while the channel is joined anew on purpose.
+    connected: bool,
+    /// What came of the questions.
+    #[cfg(test)]
+    decided: Vec<(QuestionId, Asked, Option<Verdict>)>,
+}
+
+impl Control {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            subscribers: Vec::new(),
+            decider: None,
+            open: Vec::new(),
+            last_question: 0,
+            validations: Vec::new(),
+            connected: false,
+            #[cfg(test)]
+            decided: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Somebody waits for the firmware to be marked valid.
+    pub(super) fn wants_validation(&self) -> bool {
+        !self.validations.is_empty()
+    }
+}
+
+type Answer = Result<Value, Fault>;
+
+impl Core {
+    pub(super) fn on_control(&mut self, client: ClientId, event: ControlEvent) {
+        match event {
+            ControlEvent::Asked(request) => self.on_request(client, request),
+            ControlEvent::Answered { question, text } => self.on_verdict(client, question, &text),
+            ControlEvent::Left => self.on_client_left(client),
+        }
+    }
+
+    fn on_request(&mut self, client: ClientId, request: Request) {
+        let Request { id, method } = request;
+        let answer = match method {
+            Method::Validate => return self.on_validate_asked(client, id),
+            Method::Status => Ok(self.report()),
+            Method::Connected => Ok(self.connections()),
+            Method::Reconnect => self.on_reconnect_asked(),
+            Method::UpdateStatus => Ok(self.report_update()),
+            Method::Validated => self.on_validation_announced(),
+            Method::SendStatus(push) => self.send_status(push),
+            Method::SetAlarm { name, description } => self
+                .set_alarm(name, description)
+                .map(|()| json!({ "set": true })),
+            Method::ClearAlarm(name) => self
+                .clear_alarm(&name)
+                .map(|cleared| json!({ "cleared": cleared })),
+            Method::ListAlarms => Ok(self.report_alarms()),
+            Method::Subscribe(kinds) => Ok(self.subscribe(client, kinds)),
+            Method::Decide => self.register_decider(client),
+            Method::SendFile(_) | Method::CancelFile => Err(Fault::new(
+                Code::Unavailable,
+                "file transfer to the console is not available",
+            )),
+            Method::Extension(name) => {
+                let text = format!("extension {name} is not enabled");
+                Err(Fault::new(Code::Unavailable, text))
+            }
+        };
+        self.reply(client, id, answer);
+    }
+
+    fn reply(&mut self, client: ClientId, id: Value, answer: Answer) {
+        self.tell(
+            client,
+            match answer {
+                Ok(result) => Outgoing::Result { id, result },
+                Err(fault) => Outgoing::Error { id, fault },
+            },
+        );
+    }
+
+    fn tell(&mut self, client: ClientId, said: Outgoing) {
+        self.effect(Effect::Tell(client, Box::new(said)));
+    }
+
+    fn on_client_left(&mut self, client: ClientId) {
+        let control = &mut self.control;
+        control.subscribers.retain(|(other, _)| *other != client);
+        control.validations.retain(|(other, _)| *other != client);
+        if control.decider == Some(client) {
+            self.on_decider_left();
+        }
+    }
+
+    /// The socket's thread has ended, and with it all clients.
+    pub(super) fn on_control_lost(&mut self) {
+        self.control.subscribers.clear();
+        self.control.validations.clear();
+        if self.control.decider.is_some() {
+            self.on_decider_left();
+        }
+    }
+
+    fn subscribe(&mut self, client: ClientId, kinds: Kinds) -> Value {
+        let subscribers = &mut self.control.subscribers;
+        subscribers.retain(|(other, _)| *other != client);
+        subscribers.push((client, kinds));
+        json!({ "events": kinds.names() })
+    }
+
+    /// The one place where what happens is made known.
+    pub(super) fn publish(&mut self, occurrence: Occurrence) {
+        let kind = occurrence.kind();
+        let interested = |(client, kinds): &(ClientId, Kinds)| kinds.has(kind).then_some(*client);
+        let clients: Vec<ClientId> = self
+            .control
+            .subscribers
+            .iter()
+            .filter_map(interested)
+            .collect();
+        for client in clients {
+            self.tell(client, Outgoing::Event(occurrence.clone()));
+        }
+    }
+
+    pub(super) fn is_joined(&self, topic: Topic) -> bool {
+        match topic {
+            Topic::Device => self.channels.device.is_joined(),
+            Topic::Console => self.channels.console.is_joined(),
+            Topic::Extensions => self.channels.extensions.is_joined(),
+            Topic::Phoenix => matches!(self.link.phase, link::Phase::Open(_)),
+        }
+    }
+
+    fn connections(&self) -> Value {
+        json!({
+            "socket": self.is_joined(Topic::Phoenix),
+            "device": self.is_joined(Topic::Device),
+            "console": self.is_joined(Topic::Console),
+            "extensions": self.is_joined(Topic::Extensions),
+        })
+    }
+
+    /// A join on its way changes nothing: a crashed channel has said so before, and one that
+    /// is joined anew for a fresh URL was never away.
+    pub(super) fn tend_connected(&mut self) {
+        let connected = match self.channels.device.phase {
+            channel::Phase::Joined(_) => true,
+            channel::Phase::Joining(_) => return,
+            channel::Phase::Left => false,
+        };
+        if connected == std::mem::replace(&mut self.control.connected, connected) {
+            return;
+        }
+        self.publish(match connected {
+            true => Occurrence::Connected,
+            false => {
+                let reason = self.link.last_error.clone();
+                let reason = reason.unwrap_or_else(|| "left by this device".to_owned());
+                Occurrence::Disconnected { reason }
+            }
+        });
+    }
+
+    fn on_reconnect_asked(&mut self) -> Answer {
+        if self.setup.endpoint.is_none() {
+            let text = "this agent stays offline: NERVES_HUB_CONNECT is off";
+            return Err(Fault::new(Code::Unavailable, text));
+        }
+        if self.leaving {
+            return Err(Fault::new(Code::Refused, "the agent is leaving"));
+        }
+        log::info!("reconnecting, as asked over the control socket");
+        self.reconnect_now();
+        Ok(json!({ "reconnecting": true }))
+    }
+
+    fn on_validate_asked(&mut self, client: ClientId, id: Value) {
+        if self.device.validated {
+            return self.reply(client, id, Ok(json!({ "validated": true })));
+        }
+        if self.control.validations.len() >= MAX_VALIDATIONS {
+            let fault = Fault::new(Code::Busy, "too many wait for it already");
+            return self.reply(client, id, Err(fault));
+        }
+        self.control.validations.push((client, id));
+        self.validate_now();
+    }
+
+    /// The mark is set, or an attempt at it has failed.
+    pub(super) fn answer_validations(&mut self, result: Result<(), &str>) {
+        for (client, id) in std::mem::take(&mut self.control.validations) {
+            let answer = match result {
+                Ok(()) => Ok(json!({ "validated": true })),
+                Err(reason) => Err(Fault::new(Code::Failed, reason)),
+            };
+            self.reply(client, id, answer);
+        }
+    }
+
+    fn on_validation_announced(&mut self) -> Answer {
+        self.read_validation();
+        Ok(json!({ "validated": self.device.validated }))
+    }
+
+    /// PROTOCOL §3: some of these crash the hub's channel unless it knows of an update.
+    fn send_status(&mut self, mut push: DevicePush) -> Answer {
+        let needs_update = matches!(
+            push,
+            DevicePush::Ignored { .. } | DevicePush::Rescheduled { .. } | DevicePush::Failed { .. }
+        );
+        if needs_update && self.update.uuid_in_hand().is_none() {
+            let text = "no update is in hand: the hub could not take this status";
+            return Err(Fault::new(Code::Refused, text));
+        }
+        if let DevicePush::Started { interface } = &mut push {
+            *interface = self.session_interface();
+        }
+        match self.push_device(push) {
+            Some(_) => Ok(json!({ "sent": true })),
+            None => Err(Fault::new(Code::NotConnected, "the hub is not connected")),
+        }
+    }
+}
