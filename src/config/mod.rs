@@ -11,6 +11,7 @@ mod reader;
 pub mod secret;
 pub mod table;
 pub mod values;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -25,6 +25,7 @@ mod tests;
 pub mod timers;
 pub mod trial;
 pub mod update;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
