@@ -4,6 +4,7 @@
 mod access;
 mod archives;
 mod errands;
+mod hooks;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::config::{Config, Secret};
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
 use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
+use crate::system::hook::Site;
 use crate::system::http::Cancel;
 use crate::system::slots::{self, SlotSettings};
 use crate::system::waker::Waker;
@@ -67,10 +69,12 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         access::believe(left, &mut config);
     }
     let (values, running) = slots::reconcile(&SlotSettings::new(&config), values);
-    let firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
+    let mut firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
     let identifier = identity::identifier(&config.identifier, &values)
         .map_err(|error| StartError::Config(error.to_string()))?;
     let access = Access::new(&config, &values, &identifier)?;
+    let hooks = hooks::site(&config, &identifier, &firmware);
+    hooks::correct(&mut firmware, &config, &hooks);
     if let Some(uuid) = &firmware.uuid {
         cache::forget(&config.cache, uuid);
     }
@@ -79,7 +83,7 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let core = Core::new(setup, Instant::now());
     let journal = journal.in_slot(running.slot.or(firmware.slot));
-    let mut agent = Agent::new(config, core, access, journal)?;
+    let mut agent = Agent::new(config, core, access, journal, hooks)?;
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
@@ -117,6 +121,7 @@ struct Agent {
     heartbeat: Sender<Beat>,
     install: Option<Install>,
     archive: Option<archives::Running>,
+    hooks: Site,
     leaving: bool,
 }
 
@@ -126,6 +131,7 @@ impl Agent {
         core: Core,
         access: Access,
         journal: Journal,
+        hooks: Site,
     ) -> Result<Self, StartError> {
         let (sender, inbox) = bounded(INBOX);
         let (heartbeat, _) = bounded(0);
@@ -141,6 +147,7 @@ impl Agent {
             heartbeat,
             install: None,
             archive: None,
+            hooks,
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -170,6 +177,7 @@ impl Agent {
                 self.perform(effect);
             }
         }
+        self.hooks.stop();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
@@ -208,6 +216,8 @@ impl Agent {
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),
+            Effect::RunHook(id, order) => self.run_hook(id, *order),
+            Effect::FindWindow { hub_time } => self.find_window(hub_time),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),

@@ -40,6 +40,7 @@ pub(super) fn setup(
         firmware_validated: firmware.validated,
         auto_revert_detected: firmware.auto_revert_detected,
         trial: config.trial.clone(),
+        policy: config.policy.clone(),
         trial_reboots: None,
         reboot_timeout: config.reboot_timeout,
         reboot_force: config.reboot_force,

@@ -6,9 +6,12 @@
 
 pub mod address;
 pub mod error;
+pub mod hooks;
 pub mod parse;
+pub mod policy;
 mod reader;
 pub mod secret;
+pub mod service;
 pub mod table;
 pub mod values;
 pub mod window;
@@ -19,8 +22,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use hooks::{Hook, HookSettings};
 pub use parse::parse;
+pub use policy::{NoDecision, PolicySettings, UpdatePolicy};
 pub use secret::Secret;
+pub use service::{LogTarget, ServiceSettings};
 
 /// Everything the agent needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -55,6 +61,9 @@ pub struct Config {
     /// `reboot(2)` may be used when the command does not reboot.
     pub reboot_force: bool,
     pub trial: TrialSettings,
+    pub policy: PolicySettings,
+    pub hooks: HookSettings,
+    pub service: ServiceSettings,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,
     /// env_logger filter.
@@ -258,6 +267,8 @@ pub enum Validate {
 pub enum ArchivePolicy {
     #[default]
     Ignore,
+    /// The decider and the hook say; nobody: ignored.
+    Ask,
     /// Each one is downloaded, verified and kept.
     Download,
 }

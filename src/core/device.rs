@@ -8,6 +8,7 @@ use super::effect::Effect;
 use super::event::ConnId;
 use super::timers::Timer;
 use super::{Core, Setup};
+use crate::wire::occurrence::Occurrence;
 use crate::wire::{DeviceEvent, DevicePush, Outbound, Reply, Topic};
 
 /// Wait before the interface's name is looked up again.
@@ -142,6 +143,7 @@ impl Core {
         }
         self.report_outcome();
         self.effect(Effect::Settle);
+        self.ask_for_delays();
         self.on_trial_joined();
         self.await_fresh_offer();
     }
@@ -215,7 +217,8 @@ impl Core {
             DeviceEvent::ArchiveKeys(keys) => self.on_archive_keys(keys),
             DeviceEvent::Reboot => self.on_reboot_requested(),
             DeviceEvent::Identify => {
-                log::info!("identify: this is device {}", self.setup.identifier)
+                log::info!("identify: this is device {}", self.setup.identifier);
+                self.announce(Occurrence::Identify);
             }
             DeviceEvent::RunScript { script } => {
                 log::info!("support script refused: scripts are not enabled");

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::endpoint::Endpoint;
-use super::event::{ConnId, JobId};
+use super::event::{ConnId, JobId, RunId};
 use super::keys::HubKeys;
-use crate::config::Secret;
+use crate::config::{Hook, Secret};
 use crate::wire::{Archive, Offer, Push};
 
 /// An order for a worker. Performing one never blocks the dispatcher.
@@ -40,6 +42,12 @@ pub enum Effect {
     CancelArchive(JobId),
     /// Keep these for the next start.
     KeepKeys(HubKeys),
+    RunHook(RunId, Box<HookOrder>),
+    /// How far is the next update window? The hub's time (unix seconds) is for a device that
+    /// has none.
+    FindWindow {
+        hub_time: Option<u64>,
+    },
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.
@@ -61,6 +69,14 @@ pub struct Attempt {
     pub send_credentials: bool,
     /// The network has not been seen yet: give TCP 2 s only.
     pub probing: bool,
+}
+
+/// One run of a hook.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookOrder {
+    pub hook: Hook,
+    /// An object, for its standard input.
+    pub input: Value,
 }
 
 /// Everything needed to install one offer.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::policy::Opening;
 use crate::wire::Inbound;
 
 /// One connection attempt and the connection it may become. Never reused.
@@ -11,6 +12,14 @@ pub struct ConnId(pub u64);
 /// One installation of one offer, or one attempt at an archive. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub u64);
+
+/// One question put to the decider. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuestionId(pub u64);
+
+/// One run of a hook. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunId(pub u64);
 
 /// A fact for the dispatcher's one inbox.
 #[derive(Debug)]
@@ -38,6 +47,9 @@ pub enum Event {
     RebootCommandEnded(Result<(), String>),
     /// The kernel refused to reboot; when it does not, nobody is left to tell.
     ForcedRebootFailed(String),
+    /// The only event of a run.
+    HookEnded(RunId, HookEnd),
+    WindowFound(Opening),
     Signal(Signal),
     WorkerExited(Worker, Result<(), String>),
 }
@@ -123,6 +135,17 @@ pub enum ArchiveEnd {
     Cancelled,
 }
 
+/// How a run of a hook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookEnd {
+    /// There is none, which is fine.
+    Absent,
+    /// It ended by itself; so much it printed.
+    Exited { code: i32, output: String },
+    /// It could not be run, or was killed.
+    Failed(String),
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -143,6 +166,7 @@ pub enum Worker {
     Installer(JobId),
     Archive(JobId),
     Signals,
+    Hook(RunId),
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
 }
@@ -160,6 +184,7 @@ pub enum Errand {
     Reboot,
     ForceReboot,
     Keys,
+    Window,
 }
 
 impl Errand {
@@ -176,6 +201,7 @@ impl Errand {
             Self::Reboot => "reboot",
             Self::ForceReboot => "force-reboot",
             Self::Keys => "keys",
+            Self::Window => "window",
         }
     }
 }

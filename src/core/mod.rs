@@ -6,17 +6,23 @@
 //! * [`keys`] has the public keys that the hub sends.
 //! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
+//! * [`decision`] asks whoever decides; [`policy`] makes of it what becomes of an offer.
+//! * [`notice`] tells hooks what happens.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
 
 pub mod archive;
+mod archive_choice;
 pub mod backoff;
+mod decision;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
 pub mod event;
 pub mod keys;
 pub mod link;
+mod notice;
+pub mod policy;
 pub mod reboot;
 mod renewal;
 pub mod status;
@@ -25,20 +31,24 @@ mod tests;
 pub mod timers;
 pub mod trial;
 pub mod update;
+mod version;
 pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::config::{ArchivePolicy, LinkSettings, TrialSettings};
+use crate::config::{ArchivePolicy, LinkSettings, PolicySettings, TrialSettings};
 use archive::Archives;
+use decision::Decisions;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{ArchiveEnd, Counted, Errand, Event, Signal, Worker};
+use event::{ArchiveEnd, Counted, Errand, Event, HookEnd, Signal, Worker};
 use keys::{HubKeys, Ring};
 use link::Link;
+use notice::Notices;
+use policy::Opening;
 use reboot::Reboot;
 use status::Alarm;
 use timers::{Timer, Timers};
@@ -61,6 +71,7 @@ pub struct Setup {
     pub firmware_validated: bool,
     pub auto_revert_detected: bool,
     pub trial: TrialSettings,
+    pub policy: PolicySettings,
     /// How often the running firmware was rebooted unvalidated; `None`: cannot be read.
     pub trial_reboots: Option<u64>,
     pub reboot_timeout: Duration,
@@ -93,6 +104,7 @@ pub struct Setup {
 /// All state of the agent. One owner: the dispatcher.
 pub struct Core {
     setup: Setup,
+    started: Instant,
     now: Instant,
     timers: Timers,
     effects: Vec<Effect>,
@@ -103,6 +115,8 @@ pub struct Core {
     reboot: Reboot,
     archives: Archives,
     ring: Ring,
+    decisions: Decisions,
+    notices: Notices,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -117,6 +131,9 @@ impl Core {
             reboot: Reboot::default(),
             archives: Archives::new(&setup),
             ring: Ring::new(&setup),
+            decisions: Decisions::default(),
+            notices: Notices::default(),
+            started: now,
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -148,10 +165,12 @@ impl Core {
             Event::KeysKept(result) => self.on_keys_kept(result),
             Event::RebootCommandEnded(result) => self.on_reboot_command_ended(result),
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
+            Event::HookEnded(run, end) => self.on_hook_ended(run, end),
+            Event::WindowFound(opening) => self.on_window_found(opening),
             Event::Signal(signal) => self.on_signal(signal),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
-        self.tend_archives();
+        self.tend();
         std::mem::take(&mut self.effects)
     }
 
@@ -170,6 +189,11 @@ impl Core {
                 // What waited for them is tended below.
                 Timer::ArchiveKeys => {}
                 Timer::Archive => self.on_archive_due(),
+                Timer::Hold => self.on_hold_over(),
+                Timer::ArchiveHold => self.on_archive_hold_over(),
+                Timer::Decider => self.on_decider_overdue(),
+                Timer::Notice => self.run_waiting(),
+                Timer::RebootDeferred => self.on_reboot_deferred(),
                 Timer::RebootAnyway => self.on_report_overdue(),
                 Timer::RebootAnnounced => self.order_reboot(),
                 Timer::RebootOverdue => self.on_reboot_overdue(),
@@ -178,8 +202,14 @@ impl Core {
                 Timer::Shutdown => self.on_shutdown_overdue(),
             }
         }
-        self.tend_archives();
+        self.tend();
         std::mem::take(&mut self.effects)
+    }
+
+    /// After every event: what follows from the state as it is now.
+    fn tend(&mut self) {
+        self.tend_archives();
+        self.tend_connected();
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -200,6 +230,7 @@ impl Core {
             self.settle(uuid, None);
         }
         self.begin_trial();
+        self.ask_for_delays();
         if self.setup.endpoint.is_none() {
             log::info!("NERVES_HUB_CONNECT is false: staying offline");
         }
@@ -222,6 +253,7 @@ impl Core {
         }
         self.leaving = true;
         self.timers.cancel(Timer::Reconnect);
+        self.drop_question_about_update("leaving");
         if self.finish_or_cancel_update() || self.finish_reboot() {
             return;
         }
@@ -247,6 +279,7 @@ impl Core {
             (Worker::Archive(job), Err(reason)) => {
                 self.on_archive_ended(job, ArchiveEnd::Failed(reason))
             }
+            (Worker::Hook(run), Err(reason)) => self.on_hook_ended(run, HookEnd::Failed(reason)),
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }
@@ -263,6 +296,7 @@ impl Core {
             Errand::ForceReboot => self.on_reboot_failed(&reason),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
             Errand::Keys => self.on_keys_kept(Err(reason)),
+            Errand::Window => self.on_window_found(Opening::Never),
             // The hub learns the interface with the next connection.
             // A count left over is dropped at the next start.
             Errand::Interface | Errand::ForgetTrialReboots => {}

@@ -81,7 +81,16 @@ impl Core {
 
     fn update_in_words(&self) -> String {
         match &self.update.phase {
-            update::Phase::Idle => "none".to_owned(),
+            update::Phase::Idle => match &self.update.hold {
+                Some(hold) => {
+                    let left = hold.until.saturating_duration_since(self.now);
+                    format!("{} put off for {} s", hold.uuid, left.as_secs())
+                }
+                None => "none".to_owned(),
+            },
+            update::Phase::Asking(asking) => {
+                format!("{} waits for a decision", asking.offer.uuid)
+            }
             update::Phase::AwaitingKeys(offer) => format!("{} waits for public keys", offer.uuid),
             update::Phase::Installing(install) => {
                 format!("installing {} ({} %)", install.offer.uuid, install.percent)

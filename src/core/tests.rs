@@ -1,6 +1,7 @@
 //! The core in virtual time: `(events) -> effects`, no thread, no clock, no network.
 
 mod archives;
+mod decisions;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use super::event::{
 };
 use super::{Core, Setup};
 use crate::config::{
-    ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, TrialSettings, Validate,
+    ArchivePolicy, LinkSettings, LinkTimeouts, PolicySettings, Secret, Serializer, TrialSettings,
+    UpdatePolicy, Validate,
 };
 use crate::wire::inbound::ReplyBody;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Push, Reply, Topic};
@@ -56,6 +58,11 @@ pub(super) fn setup() -> Setup {
             validate: Validate::Manual,
             timeout: Duration::ZERO,
             reboots: 3,
+        },
+        policy: PolicySettings {
+            update: UpdatePolicy::Apply,
+            downgrades: true,
+            ..PolicySettings::default()
         },
         trial_reboots: Some(0),
         reboot_timeout: 60 * SECOND,

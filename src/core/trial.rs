@@ -16,6 +16,7 @@ use super::{Core, Setup};
 use crate::config::Validate;
 use crate::config::values::show_duration;
 use crate::wire::DevicePush;
+use crate::wire::occurrence::Occurrence;
 
 /// How often the mark is read, or the integrator's check run, while there is no mark; the
 /// first pause after a failure to set it.
@@ -202,6 +203,7 @@ impl Core {
             self.effect(Effect::ForgetTrialReboots);
         }
         self.tell_validated();
+        self.announce(Occurrence::FirmwareValidated);
         self.call_off_trial_reboot();
     }
 
@@ -260,7 +262,7 @@ impl Core {
     /// or about to be, and another's reboot. A failure that is still to be told does not.
     fn trial_must_wait(&self) -> bool {
         self.update.may_have_switched()
-            || matches!(self.update.phase, Phase::AwaitingKeys(_))
+            || matches!(self.update.phase, Phase::Asking(_) | Phase::AwaitingKeys(_))
             || self.reboot.is_wanted()
             || self.trial.put_off
             || matches!(self.trial.step, Step::Marking | Step::Confirming)

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use super::Core;
 use super::effect::{Effect, InstallOrder};
 use super::event::{InstallEvent, JobId};
+use super::policy::{Asking, Hold};
 use super::reboot::Why;
 use super::renewal::Renewal;
 use super::timers::Timer;
+use crate::wire::occurrence::Occurrence;
 use crate::wire::{DevicePush, Offer, Outbound, Stage};
 
 /// At most one progress report in this time.
@@ -28,6 +30,7 @@ const REPORT_TRIES: u8 = 3;
 #[derive(Default)]
 pub struct Update {
     pub(super) phase: Phase,
+    pub(super) hold: Option<Hold>,
     last_job: u64,
     pub(super) last_error: Option<String>,
 }
@@ -36,6 +39,8 @@ pub struct Update {
 pub(super) enum Phase {
     #[default]
     Idle,
+    /// Whether to install it is not decided yet.
+    Asking(Asking),
     /// Held back until the requested keys arrive.
     AwaitingKeys(Box<Offer>),
     Installing(Installing),
@@ -82,6 +87,7 @@ impl Update {
             Phase::Installing(install) if install.renewal.is_wanted() => None,
             Phase::Installing(install) => Some(&install.offer.uuid),
             Phase::Reporting(report) => Some(&report.uuid),
+            Phase::Asking(asking) => Some(&asking.offer.uuid),
             Phase::AwaitingKeys(offer) => Some(&offer.uuid),
             Phase::Idle | Phase::Rebooting => None,
         }
@@ -92,7 +98,7 @@ impl Update {
         match &self.phase {
             Phase::Installing(_) | Phase::Rebooting => true,
             Phase::Reporting(report) => report.failure.is_none(),
-            Phase::Idle | Phase::AwaitingKeys(_) => false,
+            Phase::Idle | Phase::Asking(_) | Phase::AwaitingKeys(_) => false,
         }
     }
 }
@@ -108,6 +114,11 @@ impl Core {
         match &mut self.update.phase {
             Phase::Idle => {}
             Phase::AwaitingKeys(held) if held.uuid == offer.uuid => {}
+            Phase::Asking(asking) => {
+                asking.overtake(offer);
+                self.push_device(DevicePush::Received);
+                return;
+            }
             Phase::Installing(install) if install.renewal.is_awaited() => {
                 return self.on_fresh_offer(offer);
             }
@@ -136,12 +147,18 @@ impl Core {
             offer.version
         );
         self.push_device(DevicePush::Received);
-        if self.setup.firmware_uuid.as_deref() == Some(&offer.uuid) {
-            let reason = format!("firmware {} is already running", offer.uuid);
-            log::info!("ignored: {reason}");
-            self.push_device(DevicePush::Ignored { reason });
-            return;
+        self.announce(Occurrence::UpdateOffered(offer.clone()));
+        // Decided upon already.
+        match matches!(self.update.phase, Phase::AwaitingKeys(_)) {
+            true => self.take_up(offer),
+            false => self.consider(offer),
         }
+    }
+
+    /// It is decided: this offer is to be installed.
+    pub(super) fn take_up(&mut self, offer: Box<Offer>) {
+        self.update.hold = None;
+        self.timers.cancel(Timer::Hold);
         if self.public_keys().is_empty() && self.keys_may_come() {
             log::info!("waiting for the hub's public keys");
             self.update.phase = Phase::AwaitingKeys(offer);
@@ -182,6 +199,9 @@ impl Core {
         };
         self.effect(Effect::StartInstall(job, Box::new(order)));
         self.push_device(DevicePush::Started { interface });
+        self.announce(Occurrence::UpdateStarted {
+            uuid: offer.uuid.clone(),
+        });
         self.update.phase = Phase::Installing(Installing {
             job,
             offer,
@@ -247,7 +267,16 @@ impl Core {
     }
 
     fn report_progress(&mut self, stage: Stage, value: u8) {
-        let Phase::Installing(install) = &mut self.update.phase else {
+        let Phase::Installing(install) = &self.update.phase else {
+            return;
+        };
+        let uuid = install.offer.uuid.clone();
+        self.announce(Occurrence::UpdateProgress {
+            uuid,
+            stage,
+            percent: value,
+        });
+        let Phase::Installing(install) = &self.update.phase else {
             return;
         };
         let due = install.sent.is_none_or(|(last_stage, last, at)| {
@@ -305,6 +334,11 @@ impl Core {
             Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
         }
         self.update.last_error.clone_from(&failure);
+        let told = uuid.clone();
+        self.announce(match failure.clone() {
+            None => Occurrence::UpdateCompleted { uuid: told },
+            Some(reason) => Occurrence::UpdateFailed { uuid: told, reason },
+        });
         self.update.phase = Phase::Reporting(Report {
             uuid,
             failure,
@@ -429,7 +463,7 @@ impl Core {
     fn reboot_into_new_firmware(&mut self) {
         self.timers.cancel(Timer::RebootAnyway);
         self.update.phase = Phase::Rebooting;
-        self.order_reboot_for(Why::Update);
+        self.consider_reboot(Why::Update);
     }
 
     /// On SIGTERM: true when leaving waits for the installer.
@@ -450,7 +484,11 @@ impl Core {
                 self.reboot_within(Duration::ZERO);
                 true
             }
-            Phase::Idle | Phase::AwaitingKeys(_) | Phase::Reporting(_) | Phase::Rebooting => false,
+            Phase::Idle
+            | Phase::Asking(_)
+            | Phase::AwaitingKeys(_)
+            | Phase::Reporting(_)
+            | Phase::Rebooting => false,
         }
     }
 

@@ -14,6 +14,11 @@ pub fn unix_now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// Whether the device's clock can be right.
+pub fn is_plausible() -> bool {
+    unix_now() >= build_epoch()
+}
+
 /// `2026-11-20T21:57:42Z`.
 pub fn iso8601(unix_seconds: u64) -> String {
     let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);

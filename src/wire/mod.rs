@@ -5,8 +5,10 @@ pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
 pub mod installer_line;
+pub mod occurrence;
 pub mod outbound;
 pub mod phoenix;
+pub mod verdict;
 
 pub use inbound::{Archive, DeviceEvent, Inbound, Offer, PART, Reply};
 pub use outbound::{DevicePush, Outbound, Push, Stage};

@@ -25,15 +25,32 @@ pub enum Outbound {
 #[derive(Clone, Debug, PartialEq)]
 pub enum DevicePush {
     Received,
-    Started { interface: Option<String> },
+    Started {
+        interface: Option<String>,
+    },
     Completed,
-    Ignored { reason: String },
-    Failed { reason: String },
-    Progress { stage: Stage, value: u8 },
+    Ignored {
+        reason: String,
+    },
+    /// `delay` in milliseconds.
+    Rescheduled {
+        delay: u64,
+        reason: Option<String>,
+    },
+    Failed {
+        reason: String,
+    },
+    Progress {
+        stage: Stage,
+        value: u8,
+    },
     FirmwareValidated,
     Rebooting,
     NetworkInterface(String),
-    ScriptRefused { script: String, reason: String },
+    ScriptRefused {
+        script: String,
+        reason: String,
+    },
 }
 
 /// Which half of an update a percentage speaks of.
@@ -44,7 +61,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Downloading => "downloading",
             Self::Updating => "updating",
@@ -95,6 +112,13 @@ impl DevicePush {
             ),
             Self::Completed => (status, json!({"status": "completed"})),
             Self::Ignored { reason } => (status, json!({"status": "ignored", "reason": reason})),
+            Self::Rescheduled { delay, reason } => {
+                let mut payload = json!({"status": "rescheduled", "delay_for": delay});
+                if let Some(reason) = reason {
+                    payload["reason"] = json!(reason);
+                }
+                (status, payload)
+            }
             Self::Failed { reason } => (status, json!({"status": "failed", "reason": reason})),
             Self::Progress { stage, value } => (
                 "fwup_progress",

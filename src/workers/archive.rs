@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::config::{ArchiveSettings, FwupSettings};
+use crate::config::{ArchiveSettings, FwupSettings, Hook};
 use crate::core::effect::ArchiveOrder;
 use crate::core::event::{ArchiveEnd, Event, JobId};
 use crate::system::command::{self, CommandError};
+use crate::system::hook::Site;
 use crate::system::http::Cancel;
 use crate::update::archive::{self, Ways};
 use crate::update::cache::Names;
@@ -38,6 +39,8 @@ pub struct Tools {
     pub ways: Ways,
     /// Folder of the ledger.
     pub data_path: PathBuf,
+    /// Where `archive-ready` is.
+    pub hooks: Site,
 }
 
 /// Works on one archive; how that ended is its only event.
@@ -151,20 +154,33 @@ impl Work<'_> {
     fn announce(&self, ledger: &mut Ledger) -> Result<(), String> {
         let path = self.names.placed();
         log::info!("archive {} is ready: {}", self.uuid, path.display());
-        let ready_command = self.tools.settings.ready_command.as_ref();
-        if let Some(text) = ready_command.filter(|_| ledger.may_start(self.uuid)) {
+        let ready = self.ready_program(&path);
+        if let Some((name, program)) = ready.filter(|_| ledger.may_start(self.uuid)) {
             ledger.note_start(self.uuid)?;
-            if let Err(problem) = self.run_ready_command(text, &path) {
-                log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
+            if let Err(problem) = self.run_ready(program, &path) {
+                log::error!("{name}: {problem}");
             }
         }
         ledger.note_told(self.uuid)
     }
 
+    /// The setting's command, else the hook, with its name for messages.
+    fn ready_program(&self, path: &Path) -> Option<(String, Command)> {
+        let Tools {
+            settings, hooks, ..
+        } = self.tools;
+        if let Some(text) = &settings.ready_command {
+            let name = format!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}");
+            return Some((name, command::shell(text)));
+        }
+        let mut program = hooks.command(Hook::ArchiveReady, &hooks.find(Hook::ArchiveReady)?);
+        program.arg(path);
+        Some((format!("hook {}", Hook::ArchiveReady.name()), program))
+    }
+
     /// An update does not stop it: that would begin it again.
-    fn run_ready_command(&self, text: &str, path: &Path) -> Result<(), String> {
+    fn run_ready(&self, mut program: Command, path: &Path) -> Result<(), String> {
         let archive = &self.order.archive;
-        let mut program = command::shell(text);
         program.env("NERVES_HUB_ARCHIVE_PATH", path);
         for (name, value) in [
             ("NERVES_HUB_ARCHIVE_UUID", &archive.uuid),

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod download;
 pub mod heartbeat;
+pub mod hook;
 pub mod installer;
 pub mod signals;
 pub mod socket;

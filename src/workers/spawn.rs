@@ -79,7 +79,7 @@ impl Crew {
 /// Workers that hold something outside the process worth ending well.
 fn must_end(worker: Worker) -> bool {
     match worker {
-        Worker::Socket(_) | Worker::Installer(_) | Worker::Archive(_) => true,
+        Worker::Socket(_) | Worker::Installer(_) | Worker::Archive(_) | Worker::Hook(_) => true,
         Worker::Download(_) | Worker::Heartbeat | Worker::Signals | Worker::Errand(_) => false,
     }
 }
