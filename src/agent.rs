@@ -5,6 +5,7 @@ mod access;
 mod archives;
 mod errands;
 mod hooks;
+mod service;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::{Config, Secret};
+use crate::config::{Config, ConfigErrors, Secret};
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
 use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
 use crate::system::hook::Site;
 use crate::system::http::Cancel;
+use crate::system::notify::Notifier;
 use crate::system::slots::{self, SlotSettings};
 use crate::system::waker::Waker;
 use crate::system::{footprint, identity, interface, metadata};
@@ -51,11 +53,14 @@ impl fmt::Display for StartError {
     }
 }
 
+/// Reads the settings once more, and the files they name with them.
+pub type Reread = Box<dyn Fn() -> Result<(Config, Vec<String>), ConfigErrors>>;
+
 /// Runs until told to stop.
 ///
 /// # Errors
 /// What keeps it from starting; afterwards nothing does.
-pub fn run(mut config: Config) -> Result<(), StartError> {
+pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
     let signals =
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let (values, unread) = metadata::load_with_warning(&config.metadata)
@@ -88,8 +93,11 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
     });
+    agent.reread = Some(reread);
     agent.read_fwup_version();
+    agent.write_pid_file();
     agent.serve();
+    agent.remove_pid_file();
     Ok(())
 }
 
@@ -122,6 +130,8 @@ struct Agent {
     install: Option<Install>,
     archive: Option<archives::Running>,
     hooks: Site,
+    notifier: Notifier,
+    reread: Option<Reread>,
     leaving: bool,
 }
 
@@ -135,6 +145,7 @@ impl Agent {
     ) -> Result<Self, StartError> {
         let (sender, inbox) = bounded(INBOX);
         let (heartbeat, _) = bounded(0);
+        let notifier = Notifier::new(&config.service);
         let mut agent = Self {
             config,
             core,
@@ -148,6 +159,8 @@ impl Agent {
             install: None,
             archive: None,
             hooks,
+            notifier,
+            reread: None,
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -157,6 +170,7 @@ impl Agent {
     /// The loop.
     fn serve(&mut self) {
         self.own.push_back(Event::Started);
+        self.notifier.tell("READY=1");
         while !self.leaving {
             let event = match self.own.pop_front() {
                 Some(event) => Ok(event),
@@ -176,13 +190,16 @@ impl Agent {
             for effect in effects {
                 self.perform(effect);
             }
+            self.show_life();
         }
+        self.notifier.tell("STOPPING=1");
         self.hooks.stop();
         self.crew.join_all(&self.inbox, LEAVE);
     }
 
     fn receive(&self) -> Result<Event, RecvTimeoutError> {
-        match self.core.next_deadline() {
+        let (next, sign) = (self.core.next_deadline(), self.notifier.next());
+        match next.into_iter().chain(sign).min() {
             Some(deadline) if deadline <= Instant::now() => {
                 // Timers do not starve behind a busy inbox.
                 Err(RecvTimeoutError::Timeout)
@@ -221,7 +238,7 @@ impl Agent {
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),
-            Effect::ReloadCredentials => self.access.reload(&self.config),
+            Effect::ReloadCredentials => self.reload(),
             Effect::Exit => self.leaving = true,
         }
     }

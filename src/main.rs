@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use nerveshub_agent::agent::{self, StartError};
 use nerveshub_agent::cli;
+use nerveshub_agent::system::configure::{self, Environment};
 use nerveshub_agent::system::thread::contain_panics;
 use nerveshub_agent::{config, exit, logging};
 
@@ -46,12 +47,12 @@ fn main() -> ExitCode {
     let code = match arguments[..] {
         [] | ["run"] => run(),
         ["check"] => {
-            let (table, code) = cli::check::run(std::env::vars_os());
+            let (table, code) = cli::check::run(environment().into_iter());
             say(&table);
             code
         }
         [command, ref options @ ..] if cli::slots::knows(command) => {
-            let answer = cli::slots::run(command, options, std::env::vars_os());
+            let answer = cli::slots::run(command, options, environment().into_iter());
             match answer.code {
                 exit::OK => say(&answer.text),
                 _ => eprint!("nerveshub-agent {command}: {}", answer.text),
@@ -84,21 +85,36 @@ fn version() -> String {
     )
 }
 
+/// The environment, and what the hook `configure` adds to it.
+fn environment() -> Environment {
+    let (environment, said) = configure::environment(std::env::vars_os());
+    for line in said {
+        eprintln!("nerveshub-agent: {line}");
+    }
+    environment
+}
+
 fn run() -> u8 {
-    let (config, warnings) = match config::parse(std::env::vars_os()) {
+    let (environment, said) = configure::environment(std::env::vars_os());
+    let (config, warnings) = match config::parse(environment.iter().cloned()) {
         Ok(parsed) => parsed,
         Err(errors) => {
+            for line in said {
+                eprintln!("{line}");
+            }
             eprintln!("{errors}");
             return exit::CONFIG;
         }
     };
-    logging::start(&config.log_filter);
+    logging::start(&config.log_filter, config.service.log);
     contain_panics();
     log::info!("{}", version().trim_end());
-    for warning in warnings {
-        log::warn!("{warning}");
+    for line in said.into_iter().chain(warnings) {
+        log::warn!("{line}");
     }
-    match agent::run(config) {
+    // Variables stay what they were at the start; the files they name are read again.
+    let reread = move || config::parse(environment.iter().cloned());
+    match agent::run(config, Box::new(reread)) {
         Ok(()) => exit::OK,
         Err(StartError::Config(text)) => {
             log::error!("{text}");

@@ -144,6 +144,9 @@ impl Access {
 
     /// SIGHUP: a set of files that is broken leaves the old one in use.
     pub(super) fn reload(&mut self, config: &Config) {
+        if config.credentials.is_some() {
+            self.credentials.clone_from(&config.credentials);
+        }
         match context(config, self.credentials.as_ref(), &self.identifier) {
             Ok(context) => self.context = Arc::new(context),
             Err(error) => log::error!("{error}; keeping the credentials in use"),

@@ -6,7 +6,7 @@ use crate::core::effect::HookOrder;
 use crate::core::event::{Errand, Event, HookEnd, RunId, Worker};
 use crate::core::policy::Opening;
 use crate::core::window;
-use crate::system::hook::Site;
+use crate::system::hook::{Call, Site};
 use crate::system::metadata::Firmware;
 use crate::system::{local_time, time};
 use crate::workers::hook;
@@ -70,7 +70,7 @@ pub(super) fn is_validated(metadata: &MetadataSettings, site: &Site) -> Option<b
 
 /// Blocks.
 fn yes_or_no(site: &Site, hook: Hook) -> Option<bool> {
-    let reason = match site.run(hook, "{}\n") {
+    let reason = match site.run(&Call::new(hook)) {
         HookEnd::Absent => return None,
         HookEnd::Exited { code: 0, .. } => return Some(true),
         HookEnd::Exited { code: 1, .. } => return Some(false),

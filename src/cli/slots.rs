@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::LogTarget;
 use crate::config::{self, Config};
 use crate::system::command;
 use crate::system::slots::{self, Description, Slot, SlotError, SlotSettings};
@@ -173,7 +174,7 @@ pub fn run(
         Ok(parsed) => parsed,
         Err(errors) => return Answer::new(exit::CONFIG, errors.to_string()),
     };
-    logging::start(&config.log_filter);
+    logging::start(&config.log_filter, LogTarget::Stderr);
     for warning in warnings {
         log::warn!("{warning}");
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns their names, which are an interface, and where each of them is. Runs none.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,6 +106,12 @@ impl HookSettings {
             None => Some((self.folder.join(hook.name()), false)),
         }
     }
+}
+
+/// For the hook that is run before the settings are read; what is wrong with them is said
+/// then.
+pub fn early(env: impl Iterator<Item = (OsString, OsString)>) -> HookSettings {
+    read(&mut Reader::new(env))
 }
 
 pub(super) fn read(r: &mut Reader) -> HookSettings {

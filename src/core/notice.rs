@@ -34,7 +34,7 @@ pub(super) struct Notices {
 /// Hooks that take turns: of a link that comes and goes the last state counts.
 struct Kind {
     hook: Hook,
-    running: Option<RunId>,
+    running: Option<(RunId, Hook)>,
     last: Instant,
     waiting: Option<(Hook, Value)>,
 }
@@ -109,7 +109,7 @@ impl Core {
             if let Some((hook, input)) = kind.waiting.take() {
                 let run = self.run_hook(hook, input);
                 let kind = &mut self.notices.kinds[index];
-                (kind.running, kind.last) = (Some(run), self.now);
+                (kind.running, kind.last) = (Some((run, hook)), self.now);
             }
         }
         if let Some(at) = next {
@@ -125,12 +125,12 @@ impl Core {
             self.notices.backoff = None;
             return self.on_delays_told(end);
         }
-        let is_it = |kind: &&mut Kind| kind.running == Some(run);
-        let Some(kind) = self.notices.kinds.iter_mut().find(is_it) else {
+        let mut kinds = self.notices.kinds.iter_mut();
+        let ended = |(running, _): &mut (RunId, Hook)| *running == run;
+        let Some((_, hook)) = kinds.find_map(|kind| kind.running.take_if(ended)) else {
             return;
         };
-        kind.running = None;
-        let name = kind.hook.name();
+        let name = hook.name();
         match end {
             HookEnd::Absent | HookEnd::Exited { code: 0, .. } => {}
             HookEnd::Exited { code, .. } => log::warn!("hook {name} exited with {code}"),

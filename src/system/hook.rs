@@ -7,7 +7,7 @@
 use std::io::{ErrorKind, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,6 +26,29 @@ const LINE_MAX: usize = 400;
 /// A file that is just being written cannot be run: tried again so often, after a pause.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// One run of a hook.
+pub struct Call<'a> {
+    pub hook: Hook,
+    /// For its standard input.
+    pub input: &'a str,
+    pub argument: Option<&'a Path>,
+    pub environment: &'a [(&'a str, &'a str)],
+    /// How many times the usual time it may take.
+    pub patience: u32,
+}
+
+impl Call<'_> {
+    pub fn new(hook: Hook) -> Self {
+        Self {
+            hook,
+            input: "{}\n",
+            argument: None,
+            environment: &[],
+            patience: 1,
+        }
+    }
+}
 
 /// Where hooks are, and what they are told of the device.
 #[derive(Clone, Default)]
@@ -63,33 +86,27 @@ impl Site {
         }
     }
 
-    /// A command for the hook's file, in the environment of hooks.
-    pub fn command(&self, hook: Hook, path: &Path) -> Command {
-        let mut program = Command::new(path);
-        command::without_secrets(&mut program);
-        program.env("NERVES_HUB_HOOK", hook.name());
-        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        program
+    /// Runs the hook to its end; its standard error goes into the log.
+    pub fn run(&self, call: &Call) -> HookEnd {
+        let name = call.hook.name();
+        self.run_saying(call, &mut |line| log::info!("hook {name}: {line}"))
     }
 
-    /// Runs the hook to its end, with `input` on its standard input.
-    pub fn run(&self, hook: Hook, input: &str) -> HookEnd {
-        let Some(path) = self.find(hook) else {
+    /// The same; `say` gets each line of standard error.
+    pub fn run_saying(&self, call: &Call, say: &mut dyn FnMut(&str)) -> HookEnd {
+        let Some(path) = self.find(call.hook) else {
             return HookEnd::Absent;
         };
-        let mut lines = Lines::new(hook);
-        let mut program = self.command(hook, &path);
-        let output = self.capture(&mut program, input, &mut |bytes| lines.hear(bytes));
-        lines.end();
+        let mut lines = Lines::new(say);
+        let output = self.capture(call, &path, &mut |bytes| lines.hear(bytes));
+        lines.end_line();
         match output {
             Ok(output) => match output.status.code() {
                 Some(code) => HookEnd::Exited {
                     code,
                     output: String::from_utf8_lossy(&output.stdout).into_owned(),
                 },
-                None => {
-                    HookEnd::Failed(format!("{} was ended by {}", path.display(), output.status))
-                }
+                None => HookEnd::Failed(format!("{} ended by {}", path.display(), output.status)),
             },
             Err(error) => HookEnd::Failed(in_words(&path, &error)),
         }
@@ -97,21 +114,26 @@ impl Site {
 
     fn capture(
         &self,
-        program: &mut Command,
-        input: &str,
+        call: &Call,
+        path: &Path,
         hear: command::Hear,
-    ) -> Result<std::process::Output, CommandError> {
+    ) -> Result<Output, CommandError> {
+        let mut program = Command::new(path);
+        command::without_secrets(&mut program);
+        program.args(call.argument);
+        program.env("NERVES_HUB_HOOK", call.hook.name());
+        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        program.envs(call.environment.iter().copied());
+        let timeout = self.settings.timeout * call.patience;
+        let is_over = || self.is_over.load(Ordering::Relaxed);
         let mut tries = 0;
         loop {
-            let stdin = in_memory(input).map_err(|error| CommandError::Start {
-                program: program.get_program().to_string_lossy().into_owned(),
+            let stdin = in_memory(call.input).map_err(|error| CommandError::Start {
+                program: path.display().to_string(),
                 error,
             })?;
             program.stdin(stdin);
-            let is_over = || self.is_over.load(Ordering::Relaxed);
-            let output =
-                command::converse(program, self.settings.timeout, OUTPUT_MAX, &is_over, hear);
-            match output {
+            match command::converse(&mut program, timeout, OUTPUT_MAX, &is_over, hear) {
                 Err(CommandError::Start { error, .. })
                     if error.kind() == ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES =>
                 {
@@ -154,16 +176,16 @@ fn in_words(path: &Path, error: &CommandError) -> String {
 }
 
 /// Standard error, line by line, into the log.
-struct Lines {
-    hook: Hook,
+struct Lines<'a> {
+    say: &'a mut dyn FnMut(&str),
     line: Vec<u8>,
     count: usize,
 }
 
-impl Lines {
-    fn new(hook: Hook) -> Self {
+impl<'a> Lines<'a> {
+    fn new(say: &'a mut dyn FnMut(&str)) -> Self {
         Self {
-            hook,
+            say,
             line: Vec::new(),
             count: 0,
         }
@@ -172,14 +194,14 @@ impl Lines {
     fn hear(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
-                b'\n' => self.say(),
+                b'\n' => self.end_line(),
                 _ if self.line.len() < LINE_MAX => self.line.push(*byte),
                 _ => {}
             }
         }
     }
 
-    fn say(&mut self) {
+    fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(&line);
         let text: String = text.chars().map(plain).collect();
@@ -188,16 +210,10 @@ impl Lines {
         }
         self.count += 1;
         match self.count {
-            ..=LINES_MAX => log::info!("hook {}: {}", self.hook.name(), text.trim()),
-            _ if self.count == LINES_MAX + 1 => {
-                log::warn!("hook {} says more than is logged", self.hook.name());
-            }
+            ..=LINES_MAX => (self.say)(text.trim()),
+            _ if self.count == LINES_MAX + 1 => (self.say)("(says more than is logged)"),
             _ => {}
         }
-    }
-
-    fn end(&mut self) {
-        self.say();
     }
 }
 

@@ -16,7 +16,10 @@ unsafe extern "C" {
 }
 
 /// Seconds east of UTC at that unix time; zero where the C library does not know.
-#[allow(clippy::useless_conversion, reason = "32-bit systems have a shorter offset")]
+#[allow(
+    clippy::useless_conversion,
+    reason = "32-bit systems have a shorter offset"
+)]
 pub fn offset(unix_seconds: u64) -> i64 {
     let Ok(time) = libc::time_t::try_from(unix_seconds) else {
         return 0;

@@ -1,6 +1,7 @@
 //! Where the agent touches the machine: network, clock, processes, files.
 
 pub mod command;
+pub mod configure;
 pub mod dial;
 pub mod durable;
 pub mod footprint;
@@ -11,6 +12,7 @@ pub mod interface;
 pub mod kv;
 pub mod local_time;
 pub mod metadata;
+pub mod notify;
 pub mod reboot;
 pub mod slots;
 pub mod stream;

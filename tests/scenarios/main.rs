@@ -10,6 +10,7 @@ mod faults;
 mod frames;
 mod fwup;
 mod gate;
+mod hooks;
 mod installer;
 mod keys;
 mod kill_sweep;
