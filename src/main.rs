@@ -96,7 +96,7 @@ fn environment() -> Environment {
 
 fn run() -> u8 {
     let (environment, said) = configure::environment(std::env::vars_os());
-    let (config, warnings) = match config::parse(environment.iter().cloned()) {
+    let (config, warnings) = match config::parse(environment.clone().into_iter()) {
         Ok(parsed) => parsed,
         Err(errors) => {
             for line in said {
@@ -113,7 +113,7 @@ fn run() -> u8 {
         log::warn!("{line}");
     }
     // Variables stay what they were at the start; the files they name are read again.
-    let reread = move || config::parse(environment.iter().cloned());
+    let reread = move || config::parse(environment.clone().into_iter());
     match agent::run(config, Box::new(reread)) {
         Ok(()) => exit::OK,
         Err(StartError::Config(text)) => {

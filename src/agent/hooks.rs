@@ -41,8 +41,8 @@ pub(super) fn site(config: &Config, identifier: &str, firmware: &Firmware) -> Si
     let value = |key: &str| firmware.keys.get(key).cloned().unwrap_or_default();
     let environment = vec![
         ("NERVES_HUB_DEVICE_IDENTIFIER", identifier.to_owned()),
-        ("NERVES_HUB_RUNNING_UUID", value("nerves_fw_uuid")),
-        ("NERVES_HUB_RUNNING_VERSION", value("nerves_fw_version")),
+        ("NERVES_HUB_FIRMWARE_UUID", value("nerves_fw_uuid")),
+        ("NERVES_HUB_FIRMWARE_VERSION", value("nerves_fw_version")),
     ];
     Site::new(config.hooks.clone(), environment)
 }

@@ -82,6 +82,10 @@ impl Reboot {
         }
     }
 
+    pub(super) fn is_put_off(&self) -> bool {
+        self.step == Step::Deferred
+    }
+
     /// Under way, or waiting to be tried again.
     pub(super) fn is_wanted(&self) -> bool {
         self.step != Step::None

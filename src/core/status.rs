@@ -96,6 +96,9 @@ impl Core {
                 format!("installing {} ({} %)", install.offer.uuid, install.percent)
             }
             update::Phase::Reporting(_) => "outcome not yet reported".to_owned(),
+            update::Phase::Rebooting if self.reboot.is_put_off() => {
+                "installed, reboot put off".to_owned()
+            }
             update::Phase::Rebooting => "installed, reboot ordered".to_owned(),
         }
     }

@@ -18,7 +18,7 @@ pub fn environment(
     given: impl Iterator<Item = (OsString, OsString)>,
 ) -> (Environment, Vec<String>) {
     let given: Environment = given.collect();
-    let site = Site::new(hooks::early(given.iter().cloned()), Vec::new());
+    let site = Site::new(hooks::early(given.clone().into_iter()), Vec::new());
     let mut said = Vec::new();
     let name = Hook::Configure.name();
     let mut say = |line: &str| said.push(format!("hook {name}: {line}"));

@@ -72,6 +72,10 @@ impl Site {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
+    pub fn is_stopped(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
     /// The hook's file; `None` when there is none.
     pub fn find(&self, hook: Hook) -> Option<PathBuf> {
         let (path, is_expected) = self.settings.path(hook)?;
@@ -97,6 +101,11 @@ impl Site {
         let Some(path) = self.find(call.hook) else {
             return HookEnd::Absent;
         };
+        if is_anyones(&path) {
+            let path = path.display();
+            let reason = format!("{path} can be written by everybody: not run (chmod o-w)");
+            return HookEnd::Failed(reason);
+        }
         let mut lines = Lines::new(say);
         let output = self.capture(call, &path, &mut |bytes| lines.hear(bytes));
         lines.end_line();
@@ -125,7 +134,7 @@ impl Site {
         program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program.envs(call.environment.iter().copied());
         let timeout = self.settings.timeout * call.patience;
-        let is_over = || self.is_over.load(Ordering::Relaxed);
+        let is_over = || self.is_stopped();
         let mut tries = 0;
         loop {
             let stdin = in_memory(call.input).map_err(|error| CommandError::Start {
@@ -144,6 +153,12 @@ impl Site {
             }
         }
     }
+}
+
+/// Hooks run as the agent does: whoever can change one has the device.
+fn is_anyones(path: &Path) -> bool {
+    let found = path.metadata();
+    found.is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
 }
 
 fn is_missing(kind: ErrorKind) -> bool {

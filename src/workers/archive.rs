@@ -168,6 +168,10 @@ impl Work<'_> {
                 Some(text) => self.run_ready_command(text, &path),
                 None => self.run_ready_hook(&path),
             }
+            if command.is_none() && hooks.is_stopped() {
+                // It may have been killed: the next start runs it again.
+                return Err("the agent leaves".to_owned());
+            }
         }
         ledger.note_told(self.uuid)
     }

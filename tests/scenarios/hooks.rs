@@ -350,7 +350,7 @@ fn what_a_hook_is_told() {
     for line in [
         "NERVES_HUB_HOOK=update-available",
         "NERVES_HUB_DEVICE_IDENTIFIER=device-0001",
-        "NERVES_HUB_RUNNING_VERSION=1.0.0",
+        "NERVES_HUB_FIRMWARE_VERSION=1.0.0",
     ] {
         assert!(environment.lines().any(|other| other == line), "{line}");
     }
@@ -407,4 +407,53 @@ fn leaving_takes_a_running_hook_along() {
     let pid = text.trim().parse().expect("pid");
     wait_for("its end", || !is_there(pid));
     assert_eq!(stage.statuses(), ["received"]);
+}
+
+#[test]
+fn a_hook_that_everybody_can_write_is_not_run() {
+    let stage = Stage::prepared(&rig::standin(), |_, device| {
+        let path = device.hook("update-available", "echo ignore");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o757)).expect("mode");
+    });
+    stage.hub.offer(&demo(&stage.hub));
+    stage.expect_installed();
+    stage.agent.wait_log("can be written by everybody: not run");
+}
+
+#[test]
+fn an_archive_hook_that_leaving_cut_short_is_run_again() {
+    let mut stage = Stage::prepared(&rig::standin(), |hub, device| {
+        device
+            .set("ARCHIVES", "download")
+            .set("ARCHIVE_PUBLIC_KEYS", &public_key())
+            .set("HOOK_TIMEOUT", "600s");
+        let ran = ran(device).display().to_string();
+        device.hook(
+            "archive-ready",
+            &format!("echo $1 >> {ran}; exec sleep 1000"),
+        );
+        let payload = demo(hub).archive_payload();
+        hub.behaviour(|behaviour| behaviour.archive = Some(payload));
+    });
+    let lines = |stage: &Stage| {
+        let text = std::fs::read_to_string(ran(&stage.device)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    wait_for("the hook", || lines(&stage).len() == 1);
+    assert_eq!(stage.agent.stop(), 0);
+    let path = ran(&stage.device).display().to_string();
+    stage
+        .device
+        .hook("archive-ready", &format!("echo $1 >> {path}"));
+    stage.agent = stage.device.start();
+    let uuid = demo(&stage.hub).uuid;
+    stage.agent.wait_log(&format!("archive {uuid} handled"));
+    let lines = lines(&stage);
+    assert_eq!(lines.len(), 2);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.ends_with(&format!("{uuid}.fw"))),
+        "{lines:?}"
+    );
 }
