@@ -39,6 +39,8 @@ pub struct Archives {
     /// Fresh URLs asked for, and the bytes held when that was last of use.
     renewals: u8,
     held: u64,
+    /// The newest one, while it is asked whether to take one.
+    pub(super) choosing: Option<Box<Archive>>,
     /// One that was put off.
     pub(super) put_off: Option<PutOff>,
 }
@@ -73,6 +75,7 @@ impl Archives {
             backoff: Backoff::between(RETRY_MIN, RETRY_MAX, RETRY_JITTER, setup.seed),
             renewals: 0,
             held: 0,
+            choosing: None,
             put_off: None,
         }
     }

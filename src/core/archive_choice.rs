@@ -40,12 +40,23 @@ impl Core {
             put_off.archive = archive;
             return;
         }
-        self.ask(Question::ArchiveAvailable(archive));
+        let is_asked = self.archives.choosing.replace(archive.clone()).is_some();
+        if !is_asked {
+            self.ask(Question::ArchiveAvailable(archive));
+        }
     }
 
     /// `None`: nobody has decided.
-    pub(super) fn on_archive_decided(&mut self, archive: Box<Archive>, verdict: Option<Verdict>) {
+    pub(super) fn on_archive_decided(&mut self, asked: &Archive, verdict: Option<Verdict>) {
+        // With the URL that came last.
+        let Some(archive) = self.archives.choosing.take() else {
+            return;
+        };
         let uuid = &archive.uuid;
+        if *uuid != asked.uuid {
+            log::info!("archive {uuid} is offered instead");
+            return self.choose_archive(archive);
+        }
         match verdict {
             Some(Verdict::Go) => self.take_archive(archive),
             Some(Verdict::Ignore { reason }) => {

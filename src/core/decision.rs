@@ -5,7 +5,7 @@
 //! forgotten; what somebody says too late is dropped. What an answer, or none, means is the
 //! asker's: `policy`, `reboot` and `archive`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Core;
 use super::effect::Effect;
@@ -32,6 +32,8 @@ pub(super) struct Decisions {
 struct Open {
     question: Question,
     put_to: Whom,
+    /// The decider has until then.
+    until: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,13 +56,16 @@ impl Core {
         self.forget_question(question.asked());
         debug_assert!(self.decisions.open.len() < KINDS);
         let put_to = match self.ask_decider(question.clone()) {
-            Some(id) => {
-                self.set_timer(Timer::Decider, DECIDER_PATIENCE);
-                Whom::Decider(id)
-            }
+            Some(id) => Whom::Decider(id),
             None => Whom::Hook(self.ask_hook(&question)),
         };
-        self.decisions.open.push(Open { question, put_to });
+        let until = self.now + DECIDER_PATIENCE;
+        self.decisions.open.push(Open {
+            question,
+            put_to,
+            until,
+        });
+        self.set_decider_timer();
     }
 
     /// There is nothing left to decide.
@@ -102,13 +107,25 @@ impl Core {
 
     /// Deciders have had long enough.
     pub(super) fn on_decider_overdue(&mut self) {
-        let with_decider = |open: &Open| matches!(open.put_to, Whom::Decider(_));
-        while let Some(index) = self.decisions.open.iter().position(with_decider) {
+        let now = self.now;
+        let is_late = |open: &Open| matches!(open.put_to, Whom::Decider(_)) && open.until <= now;
+        while let Some(index) = self.decisions.open.iter().position(is_late) {
             if let Whom::Decider(id) = self.decisions.open[index].put_to {
                 log::warn!("the decider does not answer: asking the hook instead");
                 self.withdraw_question(id);
             }
             self.turn_to_hook(index);
+        }
+        self.set_decider_timer();
+    }
+
+    /// For the question that has been with the decider for longest.
+    fn set_decider_timer(&mut self) {
+        let open = self.decisions.open.iter();
+        let waiting = open.filter(|open| matches!(open.put_to, Whom::Decider(_)));
+        match waiting.map(|open| open.until).min() {
+            Some(at) => self.timers.set(Timer::Decider, at),
+            None => self.timers.cancel(Timer::Decider),
         }
     }
 
@@ -152,7 +169,7 @@ impl Core {
         match question {
             Question::UpdateAvailable(_) => self.on_update_decided(verdict),
             Question::RebootRequest(_) => self.on_reboot_decided(verdict),
-            Question::ArchiveAvailable(archive) => self.on_archive_decided(archive, verdict),
+            Question::ArchiveAvailable(archive) => self.on_archive_decided(&archive, verdict),
         }
     }
 }

@@ -218,7 +218,7 @@ impl Core {
             DeviceEvent::Reboot => self.on_reboot_requested(),
             DeviceEvent::Identify => {
                 log::info!("identify: this is device {}", self.setup.identifier);
-                self.announce(Occurrence::Identify);
+                self.publish(Occurrence::Identify);
             }
             DeviceEvent::RunScript { script } => {
                 log::info!("support script refused: scripts are not enabled");

@@ -69,7 +69,7 @@ fn hook_for(occurrence: &Occurrence) -> Option<Hook> {
 
 impl Core {
     /// The one place where what happens is made known.
-    pub(super) fn announce(&mut self, occurrence: Occurrence) {
+    pub(super) fn publish(&mut self, occurrence: Occurrence) {
         self.tell_hook(&occurrence);
     }
 
@@ -174,7 +174,7 @@ impl Core {
         if connected == std::mem::replace(&mut self.notices.connected, connected) {
             return;
         }
-        self.announce(match connected {
+        self.publish(match connected {
             true => Occurrence::Connected,
             false => {
                 let reason = self.link.last_error.clone();

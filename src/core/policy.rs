@@ -110,7 +110,7 @@ impl Core {
 
     fn ignore(&mut self, offer: &Offer, reason: String) {
         log::info!("ignored: {reason}");
-        self.announce(Occurrence::UpdateIgnored {
+        self.publish(Occurrence::UpdateIgnored {
             uuid: offer.uuid.clone(),
             reason: reason.clone(),
         });

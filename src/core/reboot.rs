@@ -202,7 +202,7 @@ impl Core {
         }
         self.timers.cancel(Timer::RebootRetry);
         self.reboot.why = Some(why);
-        self.announce(Occurrence::RebootPending(why.name()));
+        self.publish(Occurrence::RebootPending(why.name()));
         self.reboot.step = Step::Announced(self.push(None, Outbound::Heartbeat));
         self.set_timer(Timer::RebootAnnounced, ANNOUNCE);
     }
@@ -216,7 +216,7 @@ impl Core {
 
     pub(super) fn order_reboot_for(&mut self, why: Why) {
         self.reboot.why = Some(why);
-        self.announce(Occurrence::RebootPending(why.name()));
+        self.publish(Occurrence::RebootPending(why.name()));
         self.order_reboot();
     }
 

@@ -203,7 +203,7 @@ impl Core {
             self.effect(Effect::ForgetTrialReboots);
         }
         self.tell_validated();
-        self.announce(Occurrence::FirmwareValidated);
+        self.publish(Occurrence::FirmwareValidated);
         self.call_off_trial_reboot();
     }
 

@@ -111,35 +111,9 @@ impl Core {
         if self.reboot.is_under_way() {
             return log::info!("rebooting: firmware {} left alone", offer.uuid);
         }
-        match &mut self.update.phase {
-            Phase::Idle => {}
-            Phase::AwaitingKeys(held) if held.uuid == offer.uuid => {}
-            Phase::Asking(asking) => {
-                asking.overtake(offer);
-                self.push_device(DevicePush::Received);
-                return;
-            }
-            Phase::Installing(install) if install.renewal.is_awaited() => {
-                return self.on_fresh_offer(offer);
-            }
-            Phase::Reporting(report) if report.failure.is_some() => {
-                log::info!(
-                    "firmware {} waits for the last outcome's report",
-                    offer.uuid
-                );
-                report.next = Some(offer);
-                return;
-            }
-            Phase::AwaitingKeys(_)
-            | Phase::Installing(_)
-            | Phase::Reporting(_)
-            | Phase::Rebooting => {
-                return log::info!(
-                    "firmware {} left alone: another update is in hand",
-                    offer.uuid
-                );
-            }
-        }
+        let Some(offer) = self.hold_against_phase(offer) else {
+            return;
+        };
         log::info!(
             "firmware {} offered: {} {}",
             offer.uuid,
@@ -147,12 +121,44 @@ impl Core {
             offer.version
         );
         self.push_device(DevicePush::Received);
-        self.announce(Occurrence::UpdateOffered(offer.clone()));
+        self.publish(Occurrence::UpdateOffered(offer.clone()));
         // Decided upon already.
         match matches!(self.update.phase, Phase::AwaitingKeys(_)) {
             true => self.take_up(offer),
             false => self.consider(offer),
         }
+    }
+
+    /// The offer, when it is its turn; else something may be waiting for it, or it for that.
+    fn hold_against_phase(&mut self, offer: Box<Offer>) -> Option<Box<Offer>> {
+        match &mut self.update.phase {
+            Phase::Idle => return Some(offer),
+            Phase::AwaitingKeys(held) if held.uuid == offer.uuid => return Some(offer),
+            Phase::Asking(asking) => {
+                asking.overtake(offer);
+                self.push_device(DevicePush::Received);
+            }
+            Phase::Installing(install) if install.renewal.is_awaited() => {
+                self.on_fresh_offer(offer);
+            }
+            Phase::Reporting(report) if report.failure.is_some() => {
+                log::info!(
+                    "firmware {} waits for the last outcome's report",
+                    offer.uuid
+                );
+                report.next = Some(offer);
+            }
+            Phase::AwaitingKeys(_)
+            | Phase::Installing(_)
+            | Phase::Reporting(_)
+            | Phase::Rebooting => {
+                log::info!(
+                    "firmware {} left alone: another update is in hand",
+                    offer.uuid
+                );
+            }
+        }
+        None
     }
 
     /// It is decided: this offer is to be installed.
@@ -199,7 +205,7 @@ impl Core {
         };
         self.effect(Effect::StartInstall(job, Box::new(order)));
         self.push_device(DevicePush::Started { interface });
-        self.announce(Occurrence::UpdateStarted {
+        self.publish(Occurrence::UpdateStarted {
             uuid: offer.uuid.clone(),
         });
         self.update.phase = Phase::Installing(Installing {
@@ -271,7 +277,7 @@ impl Core {
             return;
         };
         let uuid = install.offer.uuid.clone();
-        self.announce(Occurrence::UpdateProgress {
+        self.publish(Occurrence::UpdateProgress {
             uuid,
             stage,
             percent: value,
@@ -335,7 +341,7 @@ impl Core {
         }
         self.update.last_error.clone_from(&failure);
         let told = uuid.clone();
-        self.announce(match failure.clone() {
+        self.publish(match failure.clone() {
             None => Occurrence::UpdateCompleted { uuid: told },
             Some(reason) => Occurrence::UpdateFailed { uuid: told, reason },
         });

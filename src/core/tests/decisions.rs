@@ -525,6 +525,38 @@ fn archives_are_taken_when_the_hook_says_so() {
 }
 
 #[test]
+fn however_often_archives_are_sent_one_question_is_open() {
+    let mut bench = Bench::joined(choosing());
+    for uuid in ["a", "a", "b", "c"] {
+        bench.hand_archive(uuid);
+    }
+    assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 1);
+    bench.hook_ends(Hook::ArchiveAvailable, said("download"));
+    assert_eq!(bench.archives_started(), 0);
+    let (_, order) = bench.runs(Hook::ArchiveAvailable).pop().expect("asked");
+    assert_eq!(order.input["uuid"], "c");
+    bench.hook_ends(Hook::ArchiveAvailable, said("download"));
+    assert_eq!(bench.archives_started(), 1);
+    assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 2);
+}
+
+#[test]
+fn each_question_has_a_time_of_its_own_with_the_decider() {
+    let mut setup = choosing();
+    setup.policy.update = UpdatePolicy::Ask;
+    let mut bench = Bench::joined(setup);
+    bench.core.decisions.decider = Some(0);
+    bench.offer("new");
+    bench.pass(6 * SECOND);
+    bench.hand_archive("a");
+    bench.pass(4 * SECOND);
+    assert_eq!(bench.runs(Hook::UpdateAvailable).len(), 1);
+    assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 0);
+    bench.pass(6 * SECOND);
+    assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 1);
+}
+
+#[test]
 fn an_archive_that_is_put_off_is_asked_about_again_in_its_time() {
     let mut bench = Bench::joined(choosing());
     bench.hand_archive("a");
