@@ -5,8 +5,10 @@ mod access;
 mod archives;
 mod control;
 mod errands;
+mod hooks;
 mod left;
 mod operator;
+mod service;
 mod shells;
 
 use std::collections::VecDeque;
@@ -15,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::{Config, Secret};
+use crate::config::{Config, ConfigErrors, Secret};
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect, InstallOrder};
 use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
+use crate::system::hook::Site;
 use crate::system::http::Cancel;
+use crate::system::notify::Notifier;
 use crate::system::slots::{self, Guard, SlotSettings};
 use crate::system::waker::Waker;
 use crate::system::{footprint, identity, interface, metadata, time};
@@ -54,11 +58,14 @@ impl fmt::Display for StartError {
     }
 }
 
+/// Reads the settings once more, and the files they name with them.
+pub type Reread = Box<dyn Fn() -> Result<(Config, Vec<String>), ConfigErrors>>;
+
 /// Runs until told to stop.
 ///
 /// # Errors
 /// What keeps it from starting; afterwards nothing does.
-pub fn run(mut config: Config) -> Result<(), StartError> {
+pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
     let signals =
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let journal = Journal::new(&config.data_path);
@@ -69,10 +76,12 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         log::warn!("{warning}");
     }
     let (values, running) = slots::reconcile(&SlotSettings::new(&config), values);
-    let firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
+    let mut firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());
     let identifier = identity::identifier(&config.identifier, &values)
         .map_err(|error| StartError::Config(error.to_string()))?;
     let access = Access::new(&config, &values, &identifier)?;
+    let hooks = hooks::site(&config, &identifier, &firmware);
+    hooks::correct(&mut firmware, &config, &hooks);
     if let Some(uuid) = &firmware.uuid {
         cache::forget(&config.cache, uuid);
     }
@@ -81,21 +90,23 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     setup.installed = owed.map(left::promise);
     setup.running_slot = running.slot.clone().or_else(|| firmware.slot.clone());
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
-    let hands = Hands::new(&config, &setup);
+    let hands = Hands::new(&config, &setup, &hooks);
     let identifier = setup.identifier.clone();
     let core = Core::new(setup, Instant::now());
     let slot = running.slot.or(firmware.slot);
     let journal = journal.in_slot(slot.clone());
     let guard = Guard::new(SlotSettings::new(&config), slot, &values);
     let mut agent = Agent::new(config, core, access, journal, guard)?;
-    agent.hands = hands;
+    (agent.hands, agent.hooks, agent.reread) = (hands, hooks, Some(reread));
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
     });
     agent.start_control(identifier);
     agent.read_fwup_version();
+    agent.write_pid_file();
     agent.serve();
+    agent.remove_pid_file();
     Ok(())
 }
 
@@ -131,6 +142,9 @@ struct Agent {
     shells: Vec<shells::Handle>,
     hands: Hands,
     control: Option<control::Running>,
+    hooks: Site,
+    notifier: Notifier,
+    reread: Option<Reread>,
     leaving: bool,
 }
 
@@ -144,6 +158,7 @@ impl Agent {
     ) -> Result<Self, StartError> {
         let (sender, inbox) = bounded(INBOX);
         let (heartbeat, _) = bounded(0);
+        let notifier = Notifier::new(&config.service);
         let mut agent = Self {
             config,
             core,
@@ -160,6 +175,9 @@ impl Agent {
             shells: Vec::new(),
             hands: Hands::default(),
             control: None,
+            hooks: Site::default(),
+            notifier,
+            reread: None,
             leaving: false,
         };
         agent.start_heartbeat_worker();
@@ -169,6 +187,7 @@ impl Agent {
     /// The loop.
     fn serve(&mut self) {
         self.own.push_back(Event::Started);
+        self.notifier.tell("READY=1");
         while !self.leaving {
             let event = match self.own.pop_front() {
                 Some(event) => Ok(event),
@@ -195,7 +214,10 @@ impl Agent {
             for effect in effects {
                 self.perform(effect);
             }
+            self.show_life();
         }
+        self.notifier.tell("STOPPING=1");
+        self.hooks.stop();
         self.end_shells();
         self.hands.stop();
         self.close_control();
@@ -203,7 +225,8 @@ impl Agent {
     }
 
     fn receive(&self) -> Result<Event, RecvTimeoutError> {
-        match self.core.next_deadline() {
+        let (next, sign) = (self.core.next_deadline(), self.notifier.next());
+        match next.into_iter().chain(sign).min() {
             Some(deadline) if deadline <= Instant::now() => {
                 // Timers do not starve behind a busy inbox.
                 Err(RecvTimeoutError::Timeout)
@@ -242,11 +265,13 @@ impl Agent {
             Effect::Upload(step) => self.upload(step),
             Effect::EndUploads => self.end_uploads(),
             Effect::Identify => self.identify(),
+            Effect::RunHook(id, order) => self.run_hook(id, *order),
+            Effect::FindWindow { hub_time } => self.find_window(hub_time),
             Effect::Reboot => self.reboot(),
             Effect::ForceReboot => self.force_reboot(),
             Effect::Settle => footprint::release_code(),
             Effect::Tell(client, said) => self.tell(client, said),
-            Effect::ReloadCredentials => self.access.reload(&self.config),
+            Effect::ReloadCredentials => self.reload(),
             Effect::Exit => self.leaving = true,
         }
     }

@@ -1,26 +1,117 @@
-//! Log lines on standard error: UTC time, level, text.
+//! Log lines: where they go, and what stands before the text there.
+//!
+//! Standard error has UTC times and levels; what adds times itself (systemd's journal,
+//! syslog, the kernel's log) gets priorities instead.
 
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 
-use env_logger::Builder;
-use log::LevelFilter;
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter};
 
+use crate::config::LogTarget;
 use crate::system::time;
 
 /// Libraries whose own log would show signed URLs or handshakes.
 const QUIET: [&str; 4] = ["ureq", "ureq_proto", "tungstenite", "rustls"];
+const SYSLOG: &str = "/dev/log";
+const KMSG: &str = "/dev/kmsg";
+/// Syslog's facility for daemons.
+const DAEMON: u8 = 3 << 3;
 
-/// Starts logging with an env_logger filter.
-pub fn start(filter: &str) {
+/// Starts logging with an env_logger filter. Where `target` cannot be used, lines go to
+/// standard error.
+pub fn start(filter: &str, target: LogTarget) {
     let mut builder = Builder::new();
     builder.parse_filters(filter);
     for library in QUIET {
         builder.filter_module(library, LevelFilter::Warn);
     }
-    builder.format(|out, record| {
-        let now = time::iso8601(time::unix_now());
-        writeln!(out, "{now} {:<5} {}", record.level(), record.args())
+    let (target, problem) = match target {
+        LogTarget::Stderr | LogTarget::Journal => (target, None),
+        LogTarget::Syslog => pipe(&mut builder, target, Syslog::open()),
+        LogTarget::Kmsg => pipe(&mut builder, target, open_kmsg()),
+    };
+    builder.format(move |out, record| {
+        let (level, text) = (record.level(), record.args());
+        match target {
+            LogTarget::Stderr => {
+                let now = time::iso8601(time::unix_now());
+                writeln!(out, "{now} {level:<5} {text}")
+            }
+            LogTarget::Journal => writeln!(out, "<{}>{text}", priority(level)),
+            LogTarget::Syslog => {
+                let pid = std::process::id();
+                let priority = DAEMON | priority(level);
+                write!(out, "<{priority}>nerveshub-agent[{pid}]: {text}")
+            }
+            LogTarget::Kmsg => {
+                writeln!(out, "<{}>nerveshub-agent: {text}", DAEMON | priority(level))
+            }
+        }
     });
     // Only tests start it twice.
     let _ = builder.try_init();
+    if let Some(problem) = problem {
+        log::error!("{problem}; logging to standard error");
+    }
+}
+
+fn pipe(
+    builder: &mut Builder,
+    target: LogTarget,
+    opened: Result<impl Write + Send + 'static, String>,
+) -> (LogTarget, Option<String>) {
+    match opened {
+        Ok(pipe) => {
+            builder.target(Target::Pipe(Box::new(pipe)));
+            (target, None)
+        }
+        Err(problem) => (LogTarget::Stderr, Some(problem)),
+    }
+}
+
+/// As syslog counts.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn open_kmsg() -> Result<File, String> {
+    let opened = OpenOptions::new().write(true).open(KMSG);
+    opened.map_err(|error| format!("NERVES_HUB_LOG_TARGET: {KMSG}: {error}"))
+}
+
+/// One datagram for each line. Never blocks, and finds a daemon that was started again.
+struct Syslog(UnixDatagram);
+
+impl Syslog {
+    fn open() -> Result<Self, String> {
+        let opened = UnixDatagram::unbound().and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.connect(SYSLOG)?;
+            Ok(Self(socket))
+        });
+        opened.map_err(|error| format!("NERVES_HUB_LOG_TARGET: {SYSLOG}: {error}"))
+    }
+}
+
+impl Write for Syslog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let is_sent = self.0.send(line).is_ok();
+        if !is_sent && self.0.connect(SYSLOG).is_ok() {
+            let _ = self.0.send(line);
+        }
+        // A line that nobody takes is lost: waiting would stop the agent.
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

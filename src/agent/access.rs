@@ -38,6 +38,7 @@ pub(super) fn setup(
         firmware_validated: firmware.validated,
         auto_revert_detected: firmware.auto_revert_detected,
         trial: config.trial.clone(),
+        policy: config.policy.clone(),
         trial_reboots: None,
         reboot_timeout: config.reboot_timeout,
         reboot_force: config.reboot_force,
@@ -133,6 +134,9 @@ impl Access {
 
     /// SIGHUP: a set of files that is broken leaves the old one in use.
     pub(super) fn reload(&mut self, config: &Config) {
+        if config.credentials.is_some() {
+            self.credentials.clone_from(&config.credentials);
+        }
         match context(config, self.credentials.as_ref(), &self.identifier) {
             Ok(context) => self.context = Arc::new(context),
             Err(error) => log::error!("{error}; keeping the credentials in use"),

@@ -48,6 +48,7 @@ impl Agent {
                 allow_insecure: self.config.allow_insecure,
             },
             data_path: self.config.data_path.clone(),
+            hooks: self.hooks.clone(),
         };
         let inbox = self.crew.inbox();
         self.spawn("archive", Worker::Archive(job), move || {

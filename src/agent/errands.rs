@@ -3,9 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::Agent;
+use super::{Agent, hooks};
 use crate::config::Installer;
 use crate::core::event::{Counted, Errand, Event, Worker};
+use crate::system::hook::Site;
 use crate::system::slots::{self, SlotSettings};
 use crate::system::{command, durable, metadata, reboot, tally};
 
@@ -44,9 +45,9 @@ impl Agent {
     }
 
     pub(super) fn read_validation(&mut self) {
-        let settings = SlotSettings::new(&self.config);
+        let (settings, hooks) = (SlotSettings::new(&self.config), self.hooks.clone());
         self.errand(Errand::Validation, move || {
-            Event::ValidationRead(is_validated(&settings))
+            Event::ValidationRead(is_validated(&settings, &hooks))
         });
     }
 
@@ -64,10 +65,10 @@ impl Agent {
     }
 
     pub(super) fn count_trial_reboot(&mut self, uuid: String, number: u64) {
-        let settings = SlotSettings::new(&self.config);
+        let (settings, hooks) = (SlotSettings::new(&self.config), self.hooks.clone());
         let path = tally::path(&self.config.data_path);
         self.errand(Errand::CountTrialReboot, move || {
-            Event::TrialRebootCounted(match is_validated(&settings) {
+            Event::TrialRebootCounted(match is_validated(&settings, &hooks) {
                 Some(true) => Counted::Validated,
                 None => Counted::Failed("the firmware's mark cannot be read".to_owned()),
                 Some(false) => match tally::write(&path, &uuid, number) {
@@ -115,7 +116,10 @@ impl Agent {
 }
 
 /// Whether the running firmware is marked valid; `None`: that cannot be read.
-fn is_validated(settings: &SlotSettings) -> Option<bool> {
+fn is_validated(settings: &SlotSettings, hooks: &Site) -> Option<bool> {
+    if let Some(validated) = hooks::is_validated(&settings.metadata, hooks) {
+        return Some(validated);
+    }
     let unreadable = |reason: String| {
         log::warn!("whether the firmware is valid cannot be read: {reason}");
         None

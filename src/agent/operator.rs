@@ -7,6 +7,7 @@ use crate::config::{Config, OperatorSettings};
 use crate::core::Setup;
 use crate::core::event::{Event, Worker};
 use crate::core::operator::{OperatorSetup, ScriptId, ScriptOrder, UploadStep};
+use crate::system::hook;
 use crate::system::http::Cancel;
 use crate::workers::{identify, script, uploads};
 
@@ -36,7 +37,7 @@ pub(super) fn setup(settings: &OperatorSettings) -> OperatorSetup {
 
 impl Hands {
     /// Cleans up after an earlier run, too.
-    pub(super) fn new(config: &Config, setup: &Setup) -> Self {
+    pub(super) fn new(config: &Config, setup: &Setup, hooks: &hook::Site) -> Self {
         let value = |key: &str| setup.firmware.get(key).cloned().unwrap_or_default();
         let site = script::Site {
             interpreter: config.operator.scripts.interpreter.clone(),
@@ -49,7 +50,8 @@ impl Hands {
         };
         script::tidy(&site);
         uploads::tidy(&config.operator.uploads.folder);
-        let shown = identify::Site::new(&config.operator.identify, &setup.identifier);
+        let shown =
+            identify::Site::new(&config.operator.identify, &setup.identifier, hooks.clone());
         Self {
             site,
             identify: Some((shown, None)),

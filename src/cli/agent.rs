@@ -38,6 +38,7 @@ Example, with the agent's settings:
 ",
         run: |call| match call.options {
             [] => {
+                call.configure_aloud();
                 let (table, code) = check::run(std::mem::take(&mut call.env).into_iter());
                 say(&table);
                 Answer::silent(code)
@@ -77,21 +78,27 @@ pub fn version() -> String {
 }
 
 fn run(call: &mut Call) -> Answer {
-    let env = std::mem::take(&mut call.env);
-    let (config, warnings) = match config::parse(env.into_iter()) {
+    let said = call.configure();
+    let environment = std::mem::take(&mut call.env);
+    let (config, warnings) = match config::parse(environment.clone().into_iter()) {
         Ok(parsed) => parsed,
         Err(errors) => {
+            for line in said {
+                eprintln!("{line}");
+            }
             eprintln!("{errors}");
             return Answer::silent(exit::CONFIG);
         }
     };
-    logging::start(&config.log_filter);
+    logging::start(&config.log_filter, config.service.log);
     contain_panics();
     log::info!("{}", version().trim_end());
-    for warning in warnings {
-        log::warn!("{warning}");
+    for line in said.into_iter().chain(warnings) {
+        log::warn!("{line}");
     }
-    let (text, code) = match agent::run(config) {
+    // Variables stay what they were at the start; the files they name are read again.
+    let reread = move || config::parse(environment.clone().into_iter());
+    let (text, code) = match agent::run(config, Box::new(reread)) {
         Ok(()) => return Answer::silent(exit::OK),
         Err(StartError::Config(text)) => (text, exit::CONFIG),
         Err(StartError::System(text)) => (text, exit::OS_ERROR),

@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 
 use crate::exit;
+use crate::system::configure;
 
 /// One command.
 pub struct Command {
@@ -63,6 +64,22 @@ impl Answer {
 }
 
 impl Call<'_> {
+    /// The environment with what the hook `configure` adds to it, and what is to be said
+    /// about that. Takes as long as the hook does.
+    pub fn configure(&mut self) -> Vec<String> {
+        let given = std::mem::take(&mut self.env);
+        let (environment, said) = configure::environment(given.into_iter());
+        self.env = environment;
+        said
+    }
+
+    /// The same, for a command that has no log.
+    pub fn configure_aloud(&mut self) {
+        for line in self.configure() {
+            eprintln!("nerveshub-agent: {line}");
+        }
+    }
+
     /// The command line makes no sense.
     pub fn refuse(&self) -> Answer {
         let given = self.options.join(" ");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Answer, Call, Command, daemon};
+use crate::config::LogTarget;
 use crate::config::{self, Config};
 use crate::system::command;
 use crate::system::slots::{self, Description, Slot, SlotError, SlotSettings};
@@ -146,13 +147,14 @@ fn on_slots(
         _ => return call.refuse(),
     };
     // None of these needs the hub, and a rescue shell may lack its settings.
+    call.configure_aloud();
     let mut env = call.env.clone();
     env.push(("NERVES_HUB_CONNECT".into(), "0".into()));
     let (config, warnings) = match config::parse(env.into_iter()) {
         Ok(parsed) => parsed,
         Err(errors) => return Answer::new(exit::CONFIG, errors.to_string()),
     };
-    logging::start(&config.log_filter);
+    logging::start(&config.log_filter, LogTarget::Stderr);
     for warning in warnings {
         log::warn!("{warning}");
     }

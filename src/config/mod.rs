@@ -6,10 +6,13 @@
 
 pub mod address;
 pub mod error;
+pub mod hooks;
 pub mod operator;
 pub mod parse;
+pub mod policy;
 mod reader;
 pub mod secret;
+pub mod service;
 pub mod table;
 pub mod values;
 pub mod window;
@@ -21,9 +24,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use hooks::{Hook, HookSettings};
 pub use operator::{IdentifySettings, Led, OperatorSettings, ScriptSettings, UploadSettings};
 pub use parse::{control_socket, parse};
+pub use policy::{NoDecision, PolicySettings, UpdatePolicy};
 pub use secret::Secret;
+pub use service::{LogTarget, ServiceSettings};
 
 /// Everything the agent needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -63,6 +69,9 @@ pub struct Config {
     pub trial: TrialSettings,
     /// `None`: no control socket.
     pub control: Option<ControlSettings>,
+    pub policy: PolicySettings,
+    pub hooks: HookSettings,
+    pub service: ServiceSettings,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,
     /// env_logger filter.
@@ -276,6 +285,8 @@ pub struct ControlSettings {
 pub enum ArchivePolicy {
     #[default]
     Ignore,
+    /// The decider and the hook say; nobody: ignored.
+    Ask,
     /// Each one is downloaded, verified and kept.
     Download,
 }

@@ -20,7 +20,7 @@ use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, ControlSettings, Credentials,
     DownloadSettings, FwupSettings, HubAddress, IdentifierSource, LinkSettings, LinkTimeouts,
     MetadataSettings, MetadataSource, Proxy, Serializer, SlotOptions, Strategy, TlsSettings,
-    TrialSettings, Validate, address, operator,
+    TrialSettings, Validate, address, hooks, operator, policy, service,
 };
 
 /// Where U-Boot's tools look for their configuration.
@@ -74,6 +74,9 @@ fn config(r: &mut Reader) -> Config {
         reboot_force: r.flag(setting!("NERVES_HUB_REBOOT_FORCE")) != Some(false),
         trial: trial(r),
         control: control(r),
+        policy: policy::read(r),
+        hooks: hooks::read(r),
+        service: service::read(r),
         shutdown_timeout: r.duration(setting!("NERVES_HUB_SHUTDOWN_TIMEOUT")),
         log_filter: log_filter(r),
         allow_insecure,
@@ -376,6 +379,7 @@ fn archives(r: &mut Reader, data_path: &Path) -> ArchiveSettings {
     ArchiveSettings {
         policy: match r.choice(setting!("NERVES_HUB_ARCHIVES")) {
             "download" => ArchivePolicy::Download,
+            "ask" => ArchivePolicy::Ask,
             _ => ArchivePolicy::Ignore,
         },
         folder: folder.unwrap_or_else(|| data_path.join("archives")),

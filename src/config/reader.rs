@@ -111,6 +111,11 @@ impl Reader {
         }
     }
 
+    /// A variable of other programs, for which there is no row.
+    pub fn foreign(&self, name: &str) -> Option<OsString> {
+        self.vars.get(name).cloned()
+    }
+
     /// The value as `parse` understands it; `None` when unset or wrong.
     pub fn parsed<T>(
         &mut self,

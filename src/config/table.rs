@@ -265,15 +265,63 @@ settings! {
         NERVES_HUB_TRIAL_REBOOTS Plain Integer(0, 1000), "3",
             "Most such reboots of the same firmware: a bootloader that does not go back must not make a device that restarts for ever.";
     }
+    "Policy" {
+        NERVES_HUB_UPDATE_POLICY Plain Choice(&["ask", "apply", "ignore", "schedule"]), "ask",
+            "What is done about an update that the hub offers. ask: the hook update-available says, else NERVES_HUB_ON_NO_DECISION; apply: it is installed at once; ignore: never; schedule: as ask, but only within NERVES_HUB_UPDATE_WINDOW.";
+        NERVES_HUB_UPDATE_WINDOW Plain Text("DAYS HH:MM-HH:MM,…"), "",
+            "When updates may begin, in local time, such as Mon-Fri 01:00-05:00, Sat,Sun 22:00-06:00. Outside, an offer is put off until the next one opens. Ends before it begins: on the next day.";
+        NERVES_HUB_ON_NO_DECISION Plain Choice(&["apply", "ignore", "reschedule"]), "apply",
+            "What is done about an update when there is no hook, or none that answers. reschedule: put off for an hour.";
+        NERVES_HUB_SAME_FIRMWARE Plain Choice(&["ignore", "apply"]), "ignore",
+            "What is done about an offer of the very firmware that is running; apply: it is decided upon as any other.";
+        NERVES_HUB_DOWNGRADE Plain Choice(&["allow", "ignore"]), "allow",
+            "What is done about an offer of a version lower than the running one's, as semantic versioning orders them. Versions that are none are never lower.";
+        NERVES_HUB_REBOOT_MAX_DEFER Plain Kind::Duration(ms(0), s(7 * 86_400)), "1h",
+            "How long the hook reboot-request may put off a reboot, all in all. 0: it is not asked.";
+    }
+    "Hooks" {
+        NERVES_HUB_HOOKS_DIR Plain Path, "/etc/nerveshub-agent/hooks",
+            "Folder of hooks: executables that are run, or asked, when something happens (etc/doc/hooks.md). Looked for anew each time.";
+        NERVES_HUB_HOOK_TIMEOUT Plain Kind::Duration(ms(10), s(600)), "10s",
+            "A hook is killed, with all that it started, when it takes longer; then it counts as silent.";
+        NERVES_HUB_HOOK_CONFIGURE Plain Path, "",
+            "Prints settings at the start, as NERVES_HUB_X=value lines; the environment goes before them. A path, or none to switch it off.";
+        NERVES_HUB_HOOK_UPDATE_AVAILABLE Plain Path, "",
+            "Decides about an update: apply, ignore or reschedule.";
+        NERVES_HUB_HOOK_UPDATE_PROGRESS Plain Path, "",
+            "Told how far an update is.";
+        NERVES_HUB_HOOK_UPDATE_COMPLETED Plain Path, "",
+            "Told that an update is installed.";
+        NERVES_HUB_HOOK_UPDATE_FAILED Plain Path, "",
+            "Told that an update has failed.";
+        NERVES_HUB_HOOK_REBOOT_REQUEST Plain Path, "",
+            "Decides about a reboot: reboot or defer.";
+        NERVES_HUB_HOOK_ARCHIVE_AVAILABLE Plain Path, "",
+            "Decides about an archive: download, ignore or reschedule.";
+        NERVES_HUB_HOOK_ARCHIVE_READY Plain Path, "",
+            "Told where a verified archive is.";
+        NERVES_HUB_HOOK_CONNECTED Plain Path, "",
+            "Told that the hub is reached.";
+        NERVES_HUB_HOOK_DISCONNECTED Plain Path, "",
+            "Told that the hub is not reached any more.";
+        NERVES_HUB_HOOK_RECONNECT_BACKOFF Plain Path, "",
+            "Prints the waits between connections.";
+        NERVES_HUB_HOOK_IDENTIFY Plain Path, "",
+            "Makes itself seen or heard.";
+        NERVES_HUB_HOOK_FIRMWARE_VALIDATED Plain Path, "",
+            "Exits with 0 when the running firmware is marked valid, with 1 when not.";
+        NERVES_HUB_HOOK_FIRMWARE_AUTO_REVERT_DETECTED Plain Path, "",
+            "Exits with 0 when the other slot's firmware was rolled back, with 1 when not.";
+    }
     "Archives" {
-        NERVES_HUB_ARCHIVES Plain Choice(&["ignore", "download"]), "ignore",
-            "What happens to archives, files the hub hands to devices beside firmware. download: each is fetched, its signature verified with fwup, and kept as UUID.fw until another one takes its place; one that was handled is not fetched again. An update always goes first.";
+        NERVES_HUB_ARCHIVES Plain Choice(&["ignore", "ask", "download"]), "ignore",
+            "What happens to archives, files the hub hands to devices beside firmware. ask: the hook archive-available says, and without its answer they are ignored. download: each is fetched, its signature verified with fwup, and kept as UUID.fw until another one takes its place; one that was handled is not fetched again. An update always goes first.";
         NERVES_HUB_ARCHIVE_DIR Plain Path, "",
             "Folder for archives. Else NERVES_HUB_DATA_PATH/archives.";
         NERVES_HUB_ARCHIVE_MAX Plain Size(1, 1 << 50), "2G",
             "Largest archive; a larger one is refused.";
         NERVES_HUB_ARCHIVE_READY_COMMAND Plain Command, "",
-            "Run when an archive was verified and is in place, at least once for each; 5 minutes at most. In its environment: NERVES_HUB_ARCHIVE_PATH, _UUID, _VERSION, _PLATFORM, _ARCHITECTURE and _DESCRIPTION. Begun again after a power cut, up to three times; a failure is only logged.";
+            "Run, instead of the hook archive-ready, when an archive was verified and is in place, at least once for each; 5 minutes at most. In its environment: NERVES_HUB_ARCHIVE_PATH, _UUID, _VERSION, _PLATFORM, _ARCHITECTURE and _DESCRIPTION. Begun again after a power cut, up to three times; a failure is only logged.";
         NERVES_HUB_ARCHIVE_PUBLIC_KEYS OrFile List("KEY"), "",
             "Public keys that archives must be signed with, base64 of 32 bytes each. None: those the hub sends for archives, else the firmware's. Without any key an archive is refused.";
         NERVES_HUB_REQUEST_ARCHIVE_PUBLIC_KEYS Plain Boolean, "0",
@@ -360,6 +408,10 @@ settings! {
             "Permissions of the control socket: who may write to it may do everything it offers.";
         NERVES_HUB_CONTROL_GROUP Plain Text("GROUP"), "",
             "Group of the control socket, by name or number. Else the agent's.";
+        NERVES_HUB_PID_FILE Plain Path, "",
+            "File that the agent writes its process id to, and removes when it leaves.";
+        NERVES_HUB_LOG_TARGET Plain Choice(&["stderr", "syslog", "kmsg"]), "stderr",
+            "Where the log goes: standard error (without times, with priorities, where systemd's journal reads it), /dev/log or /dev/kmsg.";
         NERVES_HUB_LOG Plain Text("FILTER"), "info",
             "A level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…";
         RUST_LOG Plain Text("FILTER"), "",

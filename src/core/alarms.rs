@@ -1,7 +1,7 @@
 //! What an operator should look at: the agent's own alarms, which follow from its state, and
 //! those that the integrator sets. Pure. They are in the status and, later, in health reports.
 
-use super::{Core, Setup, update};
+use super::{Core, Setup};
 use crate::wire::control::{Code, Fault};
 use crate::wire::occurrence::Occurrence;
 
@@ -82,9 +82,9 @@ impl Core {
                 Alarm::FirmwareNotValidated => !self.device.validated,
                 Alarm::ClockUnset => self.alarms.clock_unset,
                 Alarm::Disconnected => {
-                    self.setup.endpoint.is_some() && !self.control.is_connected()
+                    self.setup.endpoint.is_some() && !self.notices.is_connected()
                 }
-                Alarm::UpdateInProgress => !matches!(self.update.phase, update::Phase::Idle),
+                Alarm::UpdateInProgress => self.is_update_in_hand(),
             })
             .collect()
     }

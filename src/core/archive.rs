@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::archive_choice::PutOff;
 use super::backoff::Backoff;
 use super::effect::{ArchiveOrder, Effect};
 use super::event::{ArchiveEnd, JobId};
@@ -25,13 +26,6 @@ const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 const RETRY_JITTER: u8 = 25;
 
-/// What to do with an archive. The integrator's hook will have its say here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
-    Download,
-    Ignore,
-}
-
 /// The archives' state.
 pub struct Archives {
     pub(super) phase: Phase,
@@ -46,6 +40,10 @@ pub struct Archives {
     /// Fresh URLs asked for, and the bytes held when that was last of use.
     renewals: u8,
     held: u64,
+    /// The newest one, while it is asked whether to take one.
+    pub(super) choosing: Option<Box<Archive>>,
+    /// One that was put off.
+    pub(super) put_off: Option<PutOff>,
 }
 
 #[derive(Default)]
@@ -78,11 +76,13 @@ impl Archives {
             backoff: Backoff::between(RETRY_MIN, RETRY_MAX, RETRY_JITTER, setup.seed),
             renewals: 0,
             held: 0,
+            choosing: None,
+            put_off: None,
         }
     }
 
     /// Says why, when there is nothing to be done about it.
-    fn is_settled(&self, uuid: &str) -> bool {
+    pub(super) fn is_settled(&self, uuid: &str) -> bool {
         let is_in = |list: &[String]| list.iter().any(|other| other == uuid);
         if is_in(&self.handled) {
             log::debug!("archive {uuid} is here already");
@@ -106,23 +106,20 @@ impl Archives {
 }
 
 impl Core {
-    /// Where a hook of the integrator's will decide.
-    fn decide_on_archive(&self, _archive: &Archive) -> Decision {
+    pub(super) fn on_archive(&mut self, archive: Box<Archive>) {
+        let uuid = &archive.uuid;
         match self.setup.archives {
-            ArchivePolicy::Download => Decision::Download,
-            ArchivePolicy::Ignore => Decision::Ignore,
+            ArchivePolicy::Ignore => {
+                log::info!("archive {uuid} ignored: NERVES_HUB_ARCHIVES is ignore");
+            }
+            ArchivePolicy::Ask | ArchivePolicy::Download if self.archives.is_settled(uuid) => {}
+            ArchivePolicy::Ask => self.choose_archive(archive),
+            ArchivePolicy::Download => self.take_archive(archive),
         }
     }
 
-    pub(super) fn on_archive(&mut self, archive: Box<Archive>) {
+    pub(super) fn take_archive(&mut self, archive: Box<Archive>) {
         let uuid = &archive.uuid;
-        match self.decide_on_archive(&archive) {
-            Decision::Ignore => {
-                return log::info!("archive {uuid} ignored: NERVES_HUB_ARCHIVES is ignore");
-            }
-            Decision::Download if self.archives.is_settled(uuid) => return,
-            Decision::Download => {}
-        }
         log::info!("archive {uuid} offered: version {}", archive.version);
         if let Phase::Fetching(fetching) = &mut self.archives.phase {
             let is_same = fetching.archive.uuid == *uuid;
@@ -154,9 +151,9 @@ impl Core {
         }
     }
 
-    fn is_update_in_hand(&self) -> bool {
+    pub(super) fn is_update_in_hand(&self) -> bool {
         match self.update.phase {
-            update::Phase::Idle => false,
+            update::Phase::Idle | update::Phase::Asking(_) => false,
             update::Phase::AwaitingKeys(_)
             | update::Phase::Installing(_)
             | update::Phase::Reporting(_)

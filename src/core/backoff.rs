@@ -11,6 +11,8 @@ pub struct Backoff {
     max: Duration,
     jitter_percent: u8,
     attempt: u32,
+    /// In place of doubling, if there are any.
+    delays: Vec<Duration>,
     state: u64,
 }
 
@@ -32,6 +34,7 @@ impl Backoff {
             max,
             jitter_percent,
             attempt: 0,
+            delays: Vec::new(),
             state: seed,
         }
     }
@@ -40,11 +43,24 @@ impl Backoff {
         self.attempt = 0;
     }
 
+    /// One after the other, the last one for ever; none: doubling again.
+    pub fn set_delays(&mut self, delays: Vec<Duration>) {
+        self.delays = delays;
+    }
+
+    fn base(&self) -> Duration {
+        let factor = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
+        let last = self.delays.len().saturating_sub(1);
+        match self.delays.get(last.min(self.attempt as usize)) {
+            Some(delay) => *delay,
+            None => self.min.saturating_mul(factor).min(self.max),
+        }
+    }
+
     /// The delay before the next attempt: min·2ⁿ up to max, plus 0 ..= jitter per cent.
     pub fn next_delay(&mut self) -> Duration {
-        let factor = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
+        let base = self.base();
         self.attempt = (self.attempt + 1).min(31);
-        let base = self.min.saturating_mul(factor).min(self.max);
         let share = (self.next_random() >> 11) as f64 / (1u64 << 53) as f64;
         base + base.mul_f64(share * f64::from(self.jitter_percent) / 100.0)
     }

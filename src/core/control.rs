@@ -11,12 +11,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::time::Instant;
-
 use serde_json::{Value, json};
 
 use super::Core;
-use super::channel;
 use super::effect::Effect;
 use super::event::{ClientId, ControlEvent, QuestionId};
 use super::link;
@@ -31,8 +28,8 @@ use crate::wire::{DevicePush, Topic};
 const MAX_VALIDATIONS: usize = 16;
 
 /// The clients' state. What a client has not asked for is not here.
+#[derive(Default)]
 pub struct Control {
-    started: Instant,
     subscribers: Vec<(ClientId, Kinds)>,
     decider: Option<ClientId>,
     /// Put to the decider and not answered.
@@ -40,32 +37,12 @@ pub struct Control {
     last_question: u64,
     /// Answered when the mark is set, or cannot be.
     validations: Vec<(ClientId, Value)>,
-    /// The hub is reached: stays so while the channel is joined anew on purpose.
-    connected: bool,
     /// What came of the questions.
     #[cfg(test)]
     decided: Vec<(QuestionId, Asked, Option<Verdict>)>,
 }
 
 impl Control {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            started: now,
-            subscribers: Vec::new(),
-            decider: None,
-            open: Vec::new(),
-            last_question: 0,
-            validations: Vec::new(),
-            connected: false,
-            #[cfg(test)]
-            decided: Vec::new(),
-        }
-    }
-
-    pub(super) fn is_connected(&self) -> bool {
-        self.connected
-    }
-
     /// Somebody waits for the firmware to be marked valid.
     pub(super) fn wants_validation(&self) -> bool {
         !self.validations.is_empty()
@@ -153,8 +130,7 @@ impl Core {
         json!({ "events": kinds.names() })
     }
 
-    /// The one place where what happens is made known.
-    pub(super) fn publish(&mut self, occurrence: Occurrence) {
+    pub(super) fn tell_subscribers(&mut self, occurrence: &Occurrence) {
         let kind = occurrence.kind();
         let interested = |(client, kinds): &(ClientId, Kinds)| kinds.has(kind).then_some(*client);
         let clients: Vec<ClientId> = self
@@ -184,27 +160,6 @@ impl Core {
             "console": self.is_joined(Topic::Console),
             "extensions": self.is_joined(Topic::Extensions),
         })
-    }
-
-    /// A join on its way changes nothing: a crashed channel has said so before, and one that
-    /// is joined anew for a fresh URL was never away.
-    pub(super) fn tend_connected(&mut self) {
-        let connected = match self.channels.device.phase {
-            channel::Phase::Joined(_) => true,
-            channel::Phase::Joining(_) => return,
-            channel::Phase::Left => false,
-        };
-        if connected == std::mem::replace(&mut self.control.connected, connected) {
-            return;
-        }
-        self.publish(match connected {
-            true => Occurrence::Connected,
-            false => {
-                let reason = self.link.last_error.clone();
-                let reason = reason.unwrap_or_else(|| "left by this device".to_owned());
-                Occurrence::Disconnected { reason }
-            }
-        });
     }
 
     fn on_reconnect_asked(&mut self) -> Answer {

@@ -103,6 +103,7 @@ impl Core {
         }
         self.report_outcome();
         self.effect(Effect::Settle);
+        self.ask_for_delays();
         self.on_trial_joined();
         self.await_fresh_offer();
         self.join_console();

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::endpoint::Endpoint;
-use super::event::{ClientId, ConnId, JobId, ShellId};
+use super::event::{ClientId, ConnId, JobId, RunId, ShellId};
 use super::keys::HubKeys;
 use super::operator::{ScriptId, ScriptOrder, UploadStep};
-use crate::config::Secret;
+use crate::config::{Hook, Secret};
 use crate::wire::control::Outgoing;
 use crate::wire::{Archive, Offer, Push, WindowSize};
 
@@ -50,6 +52,12 @@ pub enum Effect {
     EndUploads,
     /// Run the identify command, or blink.
     Identify,
+    RunHook(RunId, Box<HookOrder>),
+    /// How far is the next update window? The hub's time (unix seconds) is for a device that
+    /// has none.
+    FindWindow {
+        hub_time: Option<u64>,
+    },
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.
@@ -89,6 +97,14 @@ pub struct Attempt {
     pub send_credentials: bool,
     /// The network has not been seen yet: give TCP 2 s only.
     pub probing: bool,
+}
+
+/// One run of a hook.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookOrder {
+    pub hook: Hook,
+    /// An object, for its standard input.
+    pub input: Value,
 }
 
 /// Everything needed to install one offer.

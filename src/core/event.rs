@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::operator::{ScriptEnd, ScriptId, UploadId};
+use super::policy::Opening;
 use crate::wire::Inbound;
 use crate::wire::control::Request;
 
@@ -22,6 +23,10 @@ pub struct ClientId(pub u64);
 /// One question put to the decider. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuestionId(pub u64);
+
+/// One run of a hook. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunId(pub u64);
 
 /// A fact for the dispatcher's one inbox.
 #[derive(Debug)]
@@ -54,6 +59,9 @@ pub enum Event {
     ScriptEnded(ScriptId, ScriptEnd),
     /// The only event of a file from the hub: where it is and how long, or why it is not.
     UploadEnded(UploadId, Result<(PathBuf, u64), String>),
+    /// The only event of a run.
+    HookEnded(RunId, HookEnd),
+    WindowFound(Opening),
     Signal(Signal),
     Control(ClientId, ControlEvent),
     /// The device's clock, which was before the agent was built, shows a later time.
@@ -208,6 +216,17 @@ pub enum ControlEvent {
     Left,
 }
 
+/// How a run of a hook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookEnd {
+    /// There is none, which is fine.
+    Absent,
+    /// It ended by itself; so much it printed.
+    Exited { code: i32, output: String },
+    /// It could not be run, or was killed.
+    Failed(String),
+}
+
 /// Signals the agent acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -234,6 +253,7 @@ pub enum Worker {
     Identify,
     Signals,
     Control,
+    Hook(RunId),
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
 }
@@ -251,6 +271,7 @@ pub enum Errand {
     Reboot,
     ForceReboot,
     Keys,
+    Window,
 }
 
 impl Errand {
@@ -267,6 +288,7 @@ impl Errand {
             Self::Reboot => "reboot",
             Self::ForceReboot => "force-reboot",
             Self::Keys => "keys",
+            Self::Window => "window",
         }
     }
 }

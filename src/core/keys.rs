@@ -46,7 +46,7 @@ impl Core {
     }
 
     pub(super) fn requests_archive_keys(&self) -> bool {
-        let is_of_use = self.setup.archives == ArchivePolicy::Download || self.requests_keys();
+        let is_of_use = self.setup.archives != ArchivePolicy::Ignore || self.requests_keys();
         self.setup.request_archive_keys || (self.setup.archive_keys.is_empty() && is_of_use)
     }
 

@@ -79,6 +79,11 @@ impl Link {
         }
     }
 
+    /// Other delays than the settings'; none: theirs again.
+    pub(super) fn set_delays(&mut self, delays: Vec<Duration>) {
+        self.backoff.set_delays(delays);
+    }
+
     /// Called when the device channel is joined: the hub is well.
     pub(super) fn proved(&mut self) {
         self.backoff.reset();
@@ -222,6 +227,11 @@ impl Core {
             }
             Err(reason) => self.reconnect_later(&format!("{from} redirected: {reason}")),
         }
+    }
+
+    /// The hub's time, unix seconds, if it had to tell it.
+    pub(super) fn hub_time(&self) -> Option<u64> {
+        self.link.clock.map(|clock| clock.signing_time(self.now))
     }
 
     /// The next attempt goes to the configured hub.

@@ -6,6 +6,8 @@
 //! * [`keys`] has the public keys that the hub sends.
 //! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
+//! * [`decision`] asks whoever decides; [`policy`] makes of it what becomes of an offer.
+//! * [`notice`] tells hooks what happens.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
 //! * [`shell`] has the shells that people at the hub open, by way of the `console` channel or
 //!   of the `local_shell` extension; [`extensions`] attaches and detaches; `outlet` is what
@@ -17,10 +19,12 @@
 
 pub mod alarms;
 pub mod archive;
+mod archive_choice;
 pub mod backoff;
 mod channel;
 mod console;
 pub mod control;
+mod decision;
 pub mod device;
 pub mod effect;
 pub mod endpoint;
@@ -28,8 +32,10 @@ pub mod event;
 pub mod extensions;
 pub mod keys;
 pub mod link;
+mod notice;
 pub mod operator;
 mod outlet;
+pub mod policy;
 pub mod reboot;
 mod renewal;
 pub mod shell;
@@ -39,25 +45,29 @@ mod tests;
 pub mod timers;
 pub mod trial;
 pub mod update;
+mod version;
 pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::config::{ArchivePolicy, LinkSettings, ShellPolicy, TrialSettings};
+use crate::config::{ArchivePolicy, LinkSettings, PolicySettings, ShellPolicy, TrialSettings};
 use alarms::{Alarm, Alarms};
 use archive::Archives;
 use channel::Channels;
 use control::Control;
+use decision::Decisions;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{ArchiveEnd, Counted, Errand, Event, ShellEnd, ShellEvent, Signal, Worker};
+use event::{ArchiveEnd, Counted, Errand, Event, HookEnd, ShellEnd, ShellEvent, Signal, Worker};
 use extensions::Extensions;
 use keys::{HubKeys, Ring};
 use link::Link;
+use notice::Notices;
 use operator::{Operator, OperatorSetup};
+use policy::Opening;
 use reboot::{Installed, Reboot};
 use shell::Shells;
 use timers::{Timer, Timers};
@@ -80,6 +90,7 @@ pub struct Setup {
     pub firmware_validated: bool,
     pub auto_revert_detected: bool,
     pub trial: TrialSettings,
+    pub policy: PolicySettings,
     /// How often the running firmware was rebooted unvalidated; `None`: cannot be read.
     pub trial_reboots: Option<u64>,
     pub reboot_timeout: Duration,
@@ -118,6 +129,7 @@ pub struct Setup {
 /// All state of the agent. One owner: the dispatcher.
 pub struct Core {
     setup: Setup,
+    started: Instant,
     now: Instant,
     timers: Timers,
     effects: Vec<Effect>,
@@ -134,6 +146,8 @@ pub struct Core {
     operator: Operator,
     control: Control,
     alarms: Alarms,
+    decisions: Decisions,
+    notices: Notices,
     /// SIGTERM came: no new connection, no new update.
     leaving: bool,
 }
@@ -152,8 +166,11 @@ impl Core {
             shells: Shells::new(),
             extensions: Extensions::new(&setup),
             operator: Operator::default(),
-            control: Control::new(now),
+            control: Control::default(),
             alarms: Alarms::new(&setup),
+            decisions: Decisions::default(),
+            notices: Notices::default(),
+            started: now,
             timers: Timers::default(),
             effects: Vec::new(),
             leaving: false,
@@ -188,6 +205,8 @@ impl Core {
             Event::ForcedRebootFailed(reason) => self.on_reboot_failed(&reason),
             Event::ScriptEnded(script, end) => self.on_script_ended(script, end),
             Event::UploadEnded(upload, result) => self.on_upload_ended(upload, result),
+            Event::HookEnded(run, end) => self.on_hook_ended(run, end),
+            Event::WindowFound(opening) => self.on_window_found(opening),
             Event::Signal(signal) => self.on_signal(signal),
             Event::Control(client, event) => self.on_control(client, event),
             Event::ClockSet => self.on_clock_set(),
@@ -214,6 +233,11 @@ impl Core {
                 // What waited for them is tended below.
                 Timer::ArchiveKeys => {}
                 Timer::Archive => self.on_archive_due(),
+                Timer::Hold => self.on_hold_over(),
+                Timer::ArchiveHold => self.on_archive_hold_over(),
+                Timer::Decider => self.on_decider_overdue(),
+                Timer::Notice => self.run_waiting(),
+                Timer::RebootDeferred => self.on_reboot_deferred(),
                 Timer::RebootAnyway => self.on_report_overdue(),
                 Timer::RebootAnnounced => self.order_reboot(),
                 Timer::RebootOverdue => self.on_reboot_overdue(),
@@ -252,6 +276,7 @@ impl Core {
             self.keep_promise(installed);
         }
         self.begin_trial();
+        self.ask_for_delays();
         if self.setup.endpoint.is_none() {
             log::info!("NERVES_HUB_CONNECT is false: staying offline");
         }
@@ -274,6 +299,7 @@ impl Core {
         }
         self.leaving = true;
         self.timers.cancel(Timer::Reconnect);
+        self.drop_question_about_update("leaving");
         if self.finish_or_cancel_update() || self.finish_reboot() {
             return;
         }
@@ -305,6 +331,7 @@ impl Core {
             (Worker::Script(script), Err(reason)) => self.on_script_lost(script, reason),
             (Worker::Uploads(_), Err(reason)) => self.on_uploads_lost(&reason),
             (Worker::Identify, _) => self.operator.is_identifying = false,
+            (Worker::Hook(run), Err(reason)) => self.on_hook_ended(run, HookEnd::Failed(reason)),
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Control, _) => self.on_control_lost(),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
@@ -322,6 +349,7 @@ impl Core {
             Errand::ForceReboot => self.on_reboot_failed(&reason),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
             Errand::Keys => self.on_keys_kept(Err(reason)),
+            Errand::Window => self.on_window_found(Opening::Never),
             // The hub learns the interface with the next connection.
             // A count left over is dropped at the next start.
             Errand::Interface | Errand::ForgetTrialReboots => {}

@@ -1,7 +1,7 @@
 //! From the decision to reboot to the machine going down: announce, command, force, and
 //! start over. Pure. Owns no reason to reboot: those are the hub's, `update`'s and `trial`'s.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Core;
 use super::effect::Effect;
@@ -9,10 +9,13 @@ use super::timers::Timer;
 use super::update::Phase;
 use crate::config::values::show_duration;
 use crate::wire::occurrence::Occurrence;
+use crate::wire::verdict::{Asked, Question, Verdict};
 use crate::wire::{DevicePush, Outbound};
 
 /// How long an announced reboot waits for the hub's answer.
 const ANNOUNCE: Duration = Duration::from_secs(5);
+/// Nothing is put off by less.
+const DEFER_MIN: Duration = Duration::from_secs(1);
 /// Pause before everything is tried again; doubles up to the cap, for ever.
 const RETRY_MIN: Duration = Duration::from_secs(30);
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -23,6 +26,8 @@ pub struct Reboot {
     step: Step,
     why: Option<Why>,
     failures: u32,
+    /// When it was asked about first.
+    since: Option<Instant>,
 }
 
 /// What an earlier run has left to be done.
@@ -69,6 +74,10 @@ impl Why {
 enum Step {
     #[default]
     None,
+    /// The integrator is asked whether it suits.
+    Asking,
+    /// It does not, for now.
+    Deferred,
     /// The hub was told; the answer to this reference proves that it knows.
     Announced(Option<u64>),
     /// The reboot command is running.
@@ -86,13 +95,17 @@ impl Reboot {
     pub(super) fn is_under_way(&self) -> bool {
         match self.step {
             Step::Announced(_) | Step::Commanded | Step::Accepted | Step::Forced => true,
-            Step::None | Step::Resting => false,
+            Step::None | Step::Asking | Step::Deferred | Step::Resting => false,
         }
     }
 
     /// Who wants it, while somebody does.
     pub(super) fn why(&self) -> Option<Why> {
         self.why.filter(|_| self.is_wanted())
+    }
+
+    pub(super) fn is_put_off(&self) -> bool {
+        self.step == Step::Deferred
     }
 
     /// Under way, or waiting to be tried again.
@@ -116,13 +129,96 @@ impl Core {
             }
             // A failure still to be told brings no reboot about.
             Phase::Idle
+            | Phase::Asking(_)
             | Phase::AwaitingKeys(_)
             | Phase::Installing(_)
             | Phase::Reporting(_)
             | Phase::Rebooting => {
                 log::info!("the hub asks for a reboot");
-                self.announce_reboot(Why::Hub);
+                self.consider_reboot(Why::Hub);
             }
+        }
+    }
+
+    /// Asks whether a reboot suits, for as long as it may be put off.
+    pub(super) fn consider_reboot(&mut self, why: Why) {
+        self.reboot.why = Some(why);
+        self.timers.cancel(Timer::RebootRetry);
+        self.timers.cancel(Timer::RebootDeferred);
+        if self.may_defer().is_zero() {
+            return self.go_down(why);
+        }
+        if self.reboot.step != Step::Asking {
+            self.reboot.step = Step::Asking;
+            self.ask(Question::RebootRequest(why.name()));
+        }
+    }
+
+    /// How much longer it may be put off.
+    fn may_defer(&mut self) -> Duration {
+        if self.leaving {
+            return Duration::ZERO;
+        }
+        let since = *self.reboot.since.get_or_insert(self.now);
+        let most = self.setup.policy.reboot_max_defer;
+        most.saturating_sub(self.now.saturating_duration_since(since))
+    }
+
+    fn go_down(&mut self, why: Why) {
+        self.reboot.since = None;
+        match why {
+            Why::Update => self.order_reboot_for(why),
+            Why::Hub | Why::Trial => self.announce_reboot(why),
+        }
+    }
+
+    /// `None`: nobody has decided.
+    pub(super) fn on_reboot_decided(&mut self, verdict: Option<Verdict>) {
+        let Some(why) = self.reboot.why.filter(|_| self.reboot.step == Step::Asking) else {
+            return;
+        };
+        match verdict {
+            Some(Verdict::Later { after, reason }) => {
+                let after = after.max(DEFER_MIN).min(self.may_defer());
+                let words = reason.as_deref().unwrap_or("no reason given");
+                log::info!("reboot put off by {} s: {words}", after.as_secs());
+                self.reboot.step = Step::Deferred;
+                self.set_timer(Timer::RebootDeferred, after);
+            }
+            Some(Verdict::Go | Verdict::Ignore { .. }) | None => self.on_reboot_agreed(why),
+        }
+    }
+
+    fn on_reboot_agreed(&mut self, why: Why) {
+        // An update that came meanwhile goes first.
+        if why != Why::Update && self.update.may_have_switched() && !self.may_interrupt(why) {
+            self.reboot.step = Step::Deferred;
+            return self.set_timer(Timer::RebootDeferred, RETRY_MIN);
+        }
+        self.go_down(why);
+    }
+
+    /// The hub's reboot, where the integrator has said that it may cost an update.
+    fn may_interrupt(&self, why: Why) -> bool {
+        let may = self.setup.operator.reboot_during_update;
+        may && why == Why::Hub && self.update.is_installing()
+    }
+
+    /// The time it was put off by is over.
+    pub(super) fn on_reboot_deferred(&mut self) {
+        let Some(why) = self
+            .reboot
+            .why
+            .filter(|_| self.reboot.step == Step::Deferred)
+        else {
+            return;
+        };
+        match self.may_defer().is_zero() {
+            true => {
+                log::warn!("the reboot has been put off for long enough");
+                self.on_reboot_agreed(why);
+            }
+            false => self.consider_reboot(why),
         }
     }
 
@@ -132,6 +228,7 @@ impl Core {
             log::info!("rebooting: firmware {} left alone", offer.uuid);
             self.update.phase = Phase::Idle;
         }
+        self.drop_question_about_update("rebooting");
         if self.push_device(DevicePush::Rebooting).is_none() {
             return self.order_reboot_for(why);
         }
@@ -158,6 +255,8 @@ impl Core {
     pub(super) fn order_reboot(&mut self) {
         self.timers.cancel(Timer::RebootAnnounced);
         self.timers.cancel(Timer::RebootRetry);
+        self.timers.cancel(Timer::RebootDeferred);
+        self.forget_question(Asked::RebootRequest);
         self.reboot.step = Step::Commanded;
         self.set_timer(Timer::RebootOverdue, self.setup.reboot_timeout);
         if self.leaving {
@@ -174,8 +273,13 @@ impl Core {
             Step::Commanded | Step::Forced => {
                 self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
             }
-            // The machine is going down, which may be why we are told to stop.
-            Step::None | Step::Accepted | Step::Resting => return false,
+            // Nobody has had time to say no.
+            Step::Asking if self.reboot.why == Some(Why::Update) => self.order_reboot(),
+            // Accepted: the machine is going down, which may be why we are told to stop.
+            // What was put off after an update is owed by the next start.
+            Step::None | Step::Asking | Step::Deferred | Step::Accepted | Step::Resting => {
+                return false;
+            }
         }
         let seconds = self.setup.shutdown_timeout.as_secs_f64();
         log::info!("leaving once the reboot command has ended, {seconds:.0} s at most");
@@ -209,7 +313,7 @@ impl Core {
             Step::Forced => {
                 self.on_reboot_failed(&format!("the forced reboot did not happen within {after}"));
             }
-            Step::None | Step::Announced(_) | Step::Resting => {}
+            Step::None | Step::Asking | Step::Deferred | Step::Announced(_) | Step::Resting => {}
         }
     }
 
@@ -273,7 +377,10 @@ impl Core {
             Phase::Idle | Phase::Rebooting => self.order_reboot(),
             Phase::Reporting(_) if !self.update.may_have_switched() => self.order_reboot(),
             // An update that came in the pause goes first, and reboots by itself.
-            Phase::Installing(_) | Phase::Reporting(_) | Phase::AwaitingKeys(_) => {
+            Phase::Installing(_)
+            | Phase::Reporting(_)
+            | Phase::Asking(_)
+            | Phase::AwaitingKeys(_) => {
                 self.set_timer(Timer::RebootRetry, RETRY_MIN);
             }
         }
@@ -289,6 +396,7 @@ impl Core {
             Timer::RebootAnnounced,
             Timer::RebootOverdue,
             Timer::RebootRetry,
+            Timer::RebootDeferred,
         ] {
             self.timers.cancel(timer);
         }

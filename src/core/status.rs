@@ -54,12 +54,24 @@ impl Core {
 
     fn update_in_words(&self) -> String {
         match &self.update.phase {
-            update::Phase::Idle => "none".to_owned(),
+            update::Phase::Idle => match &self.update.hold {
+                Some(hold) => {
+                    let left = hold.until.saturating_duration_since(self.now);
+                    format!("{} put off for {} s", hold.uuid, left.as_secs())
+                }
+                None => "none".to_owned(),
+            },
+            update::Phase::Asking(asking) => {
+                format!("{} waits for a decision", asking.offer.uuid)
+            }
             update::Phase::AwaitingKeys(offer) => format!("{} waits for public keys", offer.uuid),
             update::Phase::Installing(install) => {
                 format!("installing {} ({} %)", install.offer.uuid, install.percent)
             }
             update::Phase::Reporting(_) => "outcome not yet reported".to_owned(),
+            update::Phase::Rebooting if self.reboot.is_put_off() => {
+                "installed, reboot put off".to_owned()
+            }
             update::Phase::Rebooting => "installed, reboot ordered".to_owned(),
         }
     }

@@ -1,6 +1,7 @@
 //! The core in virtual time: `(events) -> effects`, no thread, no clock, no network.
 
 mod archives;
+mod decisions;
 mod shells;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ use super::event::{
 use super::operator::OperatorSetup;
 use super::{Core, Setup};
 use crate::config::{
-    ArchivePolicy, LinkSettings, LinkTimeouts, Secret, Serializer, ShellPolicy, TrialSettings,
-    Validate,
+    ArchivePolicy, LinkSettings, LinkTimeouts, PolicySettings, Secret, Serializer, ShellPolicy,
+    TrialSettings, UpdatePolicy, Validate,
 };
 use crate::wire::inbound::ReplyBody;
 use crate::wire::{DeviceEvent, DevicePush, Inbound, Offer, Outbound, Push, Reply, Topic};
@@ -59,6 +60,11 @@ pub(super) fn setup() -> Setup {
             validate: Validate::Manual,
             timeout: Duration::ZERO,
             reboots: 3,
+        },
+        policy: PolicySettings {
+            update: UpdatePolicy::Apply,
+            downgrades: true,
+            ..PolicySettings::default()
         },
         trial_reboots: Some(0),
         reboot_timeout: 60 * SECOND,

@@ -30,6 +30,16 @@ pub enum Timer {
     ArchiveKeys,
     /// The failed archive has its turn again.
     Archive,
+    /// What was put off has its time.
+    Hold,
+    /// An archive that was put off has its time.
+    ArchiveHold,
+    /// The decider has had long enough.
+    Decider,
+    /// A hook may be told something again.
+    Notice,
+    /// A reboot that was put off is asked about again.
+    RebootDeferred,
     /// Reboot although the outcome could not be reported.
     RebootAnyway,
     /// The hub has not answered that a reboot is coming.

@@ -278,7 +278,7 @@ impl Core {
     /// or about to be, and another's reboot. A failure that is still to be told does not.
     fn trial_must_wait(&self) -> bool {
         self.update.may_have_switched()
-            || matches!(self.update.phase, Phase::AwaitingKeys(_))
+            || matches!(self.update.phase, Phase::Asking(_) | Phase::AwaitingKeys(_))
             || self.reboot.is_wanted()
             || self.trial.put_off
             || matches!(self.trial.step, Step::Marking | Step::Confirming)

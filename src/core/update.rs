@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Core;
 use super::effect::{Effect, InstallOrder};
 use super::event::{InstallEvent, JobId};
+use super::policy::{Asking, Hold};
 use super::reboot::Why;
 use super::renewal::Renewal;
 use super::timers::Timer;
@@ -29,6 +30,7 @@ const REPORT_TRIES: u8 = 3;
 #[derive(Default)]
 pub struct Update {
     pub(super) phase: Phase,
+    pub(super) hold: Option<Hold>,
     last_job: u64,
     pub(super) last_error: Option<String>,
 }
@@ -37,6 +39,8 @@ pub struct Update {
 pub(super) enum Phase {
     #[default]
     Idle,
+    /// Whether to install it is not decided yet.
+    Asking(Asking),
     /// Held back until the requested keys arrive.
     AwaitingKeys(Box<Offer>),
     Installing(Installing),
@@ -85,6 +89,7 @@ impl Update {
             Phase::Installing(install) if install.renewal.is_wanted() => None,
             Phase::Installing(install) => Some(&install.offer.uuid),
             Phase::Reporting(report) => Some(&report.uuid),
+            Phase::Asking(asking) => Some(&asking.offer.uuid),
             Phase::AwaitingKeys(offer) => Some(&offer.uuid),
             Phase::Idle | Phase::Rebooting => None,
         }
@@ -95,7 +100,7 @@ impl Update {
         match &self.phase {
             Phase::Installing(_) | Phase::Rebooting => true,
             Phase::Reporting(report) => report.failure.is_none(),
-            Phase::Idle | Phase::AwaitingKeys(_) => false,
+            Phase::Idle | Phase::Asking(_) | Phase::AwaitingKeys(_) => false,
         }
     }
 
@@ -113,30 +118,9 @@ impl Core {
         if self.reboot.is_under_way() {
             return log::info!("rebooting: firmware {} left alone", offer.uuid);
         }
-        match &mut self.update.phase {
-            Phase::Idle => {}
-            Phase::AwaitingKeys(held) if held.uuid == offer.uuid => {}
-            Phase::Installing(install) if install.renewal.is_awaited() => {
-                return self.on_fresh_offer(offer);
-            }
-            Phase::Reporting(report) if report.failure.is_some() => {
-                log::info!(
-                    "firmware {} waits for the last outcome's report",
-                    offer.uuid
-                );
-                report.next = Some(offer);
-                return;
-            }
-            Phase::AwaitingKeys(_)
-            | Phase::Installing(_)
-            | Phase::Reporting(_)
-            | Phase::Rebooting => {
-                return log::info!(
-                    "firmware {} left alone: another update is in hand",
-                    offer.uuid
-                );
-            }
-        }
+        let Some(offer) = self.hold_against_phase(offer) else {
+            return;
+        };
         log::info!(
             "firmware {} offered: {} {}",
             offer.uuid,
@@ -145,16 +129,49 @@ impl Core {
         );
         self.push_device(DevicePush::Received);
         self.publish(Occurrence::UpdateOffered(offer.clone()));
-        if self.setup.firmware_uuid.as_deref() == Some(&offer.uuid) {
-            let reason = format!("firmware {} is already running", offer.uuid);
-            log::info!("ignored: {reason}");
-            self.publish(Occurrence::UpdateIgnored {
-                uuid: offer.uuid,
-                reason: reason.clone(),
-            });
-            self.push_device(DevicePush::Ignored { reason });
-            return;
+        // Decided upon already.
+        match matches!(self.update.phase, Phase::AwaitingKeys(_)) {
+            true => self.take_up(offer),
+            false => self.consider(offer),
         }
+    }
+
+    /// The offer, when it is its turn; else something may be waiting for it, or it for that.
+    fn hold_against_phase(&mut self, offer: Box<Offer>) -> Option<Box<Offer>> {
+        match &mut self.update.phase {
+            Phase::Idle => return Some(offer),
+            Phase::AwaitingKeys(held) if held.uuid == offer.uuid => return Some(offer),
+            Phase::Asking(asking) => {
+                asking.overtake(offer);
+                self.push_device(DevicePush::Received);
+            }
+            Phase::Installing(install) if install.renewal.is_awaited() => {
+                self.on_fresh_offer(offer);
+            }
+            Phase::Reporting(report) if report.failure.is_some() => {
+                log::info!(
+                    "firmware {} waits for the last outcome's report",
+                    offer.uuid
+                );
+                report.next = Some(offer);
+            }
+            Phase::AwaitingKeys(_)
+            | Phase::Installing(_)
+            | Phase::Reporting(_)
+            | Phase::Rebooting => {
+                log::info!(
+                    "firmware {} left alone: another update is in hand",
+                    offer.uuid
+                );
+            }
+        }
+        None
+    }
+
+    /// It is decided: this offer is to be installed.
+    pub(super) fn take_up(&mut self, offer: Box<Offer>) {
+        self.update.hold = None;
+        self.timers.cancel(Timer::Hold);
         if self.public_keys().is_empty() && self.keys_may_come() {
             log::info!("waiting for the hub's public keys");
             self.update.phase = Phase::AwaitingKeys(offer);
@@ -461,7 +478,7 @@ impl Core {
     pub(super) fn reboot_into_new_firmware(&mut self) {
         self.timers.cancel(Timer::RebootAnyway);
         self.update.phase = Phase::Rebooting;
-        self.order_reboot_for(Why::Update);
+        self.consider_reboot(Why::Update);
     }
 
     /// On SIGTERM: true when leaving waits for the installer.
@@ -482,7 +499,11 @@ impl Core {
                 self.reboot_within(Duration::ZERO);
                 true
             }
-            Phase::Idle | Phase::AwaitingKeys(_) | Phase::Reporting(_) | Phase::Rebooting => false,
+            Phase::Idle
+            | Phase::Asking(_)
+            | Phase::AwaitingKeys(_)
+            | Phase::Reporting(_)
+            | Phase::Rebooting => false,
         }
     }
 

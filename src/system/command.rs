@@ -89,6 +89,9 @@ pub fn capture(
     capture_until(command, deadline, cap, &|| false)
 }
 
+/// Hears standard error as it comes.
+pub type Hear<'a> = &'a mut dyn FnMut(&[u8]);
+
 /// As [`capture`], but kills the command soon after `is_over` says so.
 pub fn capture_until(
     command: &mut Command,
@@ -96,10 +99,31 @@ pub fn capture_until(
     cap: usize,
     is_over: &dyn Fn() -> bool,
 ) -> Result<Output, CommandError> {
+    execute(command.stdin(Stdio::null()), deadline, cap, is_over, None)
+}
+
+/// As [`capture_until`], with the standard input that `command` has; nothing is kept of
+/// standard error, all of it is heard.
+pub fn converse(
+    command: &mut Command,
+    deadline: Duration,
+    cap: usize,
+    is_over: &dyn Fn() -> bool,
+    hear: Hear,
+) -> Result<Output, CommandError> {
+    execute(command, deadline, cap, is_over, Some(hear))
+}
+
+fn execute(
+    command: &mut Command,
+    deadline: Duration,
+    cap: usize,
+    is_over: &dyn Fn() -> bool,
+    hear: Option<Hear>,
+) -> Result<Output, CommandError> {
     let end = Instant::now() + deadline;
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -108,7 +132,7 @@ pub fn capture_until(
             program: program.clone(),
             error,
         })?;
-    let result = collect(&mut child, end, cap, is_over);
+    let result = collect(&mut child, end, cap, is_over, hear);
     if result.is_err() {
         kill(&mut child);
     }
@@ -147,6 +171,7 @@ fn collect(
     end: Instant,
     cap: usize,
     is_over: &dyn Fn() -> bool,
+    mut hear: Option<Hear>,
 ) -> Result<Output, Stop> {
     let mut stdout = Pipe::new(child.stdout.take())?;
     let mut stderr = Pipe::new(child.stderr.take())?;
@@ -155,6 +180,10 @@ fn collect(
         // What was printed before the exit is in the pipes by now.
         stdout.read_available(cap)?;
         stderr.read_available(cap)?;
+        if let Some(hear) = &mut hear {
+            hear(&stderr.bytes);
+            stderr.bytes.clear();
+        }
         if stdout.overflowed {
             return Err(Stop::TooLong);
         }

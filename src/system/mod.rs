@@ -3,14 +3,18 @@
 #[cfg(panic = "abort")]
 mod backtrace;
 pub mod command;
+pub mod configure;
 pub mod dial;
 pub mod durable;
 pub mod footprint;
+pub mod hook;
 pub mod http;
 pub mod identity;
 pub mod interface;
 pub mod kv;
+pub mod local_time;
 pub mod metadata;
+pub mod notify;
 pub mod reboot;
 pub mod session;
 pub mod slots;

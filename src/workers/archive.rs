@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::config::{ArchiveSettings, FwupSettings};
+use crate::config::{ArchiveSettings, FwupSettings, Hook};
 use crate::core::effect::ArchiveOrder;
-use crate::core::event::{ArchiveEnd, Event, JobId};
+use crate::core::event::{ArchiveEnd, Event, HookEnd, JobId};
 use crate::system::command::{self, CommandError};
+use crate::system::hook::{Call, Site};
 use crate::system::http::Cancel;
 use crate::update::archive::{self, Ways};
 use crate::update::cache::Names;
 use crate::update::ledger::Ledger;
+use crate::wire::occurrence::Occurrence;
 
 /// Verifying may take this long, and longer for large files.
 const VERIFY_MIN: Duration = Duration::from_secs(300);
@@ -27,6 +29,8 @@ const VERIFY_MIN: Duration = Duration::from_secs(300);
 const VERIFY_SPEED: u64 = 256 * 1024;
 /// The ready command is killed when it takes longer.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
+/// The hook may take so many times as long as others.
+const READY_PATIENCE: u32 = 30;
 const COMMAND_OUTPUT: usize = 64 * 1024;
 /// fwup's status when the archive is not good, mostly; others speak of fwup itself.
 const NOT_GOOD: i32 = 1;
@@ -38,6 +42,8 @@ pub struct Tools {
     pub ways: Ways,
     /// Folder of the ledger.
     pub data_path: PathBuf,
+    /// Where `archive-ready` is.
+    pub hooks: Site,
 }
 
 /// Works on one archive; how that ended is its only event.
@@ -167,36 +173,77 @@ impl Work<'_> {
     fn announce(&self, ledger: &mut Ledger) -> Result<(), String> {
         let path = self.names.placed();
         log::info!("archive {} is ready: {}", self.uuid, path.display());
-        let ready_command = self.tools.settings.ready_command.as_ref();
-        if let Some(text) = ready_command.filter(|_| ledger.may_start(self.uuid)) {
+        let Tools {
+            settings, hooks, ..
+        } = self.tools;
+        let command = settings.ready_command.as_ref();
+        let is_wanted = command.is_some() || hooks.find(Hook::ArchiveReady).is_some();
+        if is_wanted && ledger.may_start(self.uuid) {
             ledger.note_start(self.uuid)?;
-            if let Err(problem) = self.run_ready_command(text, &path) {
-                log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
+            match command {
+                Some(text) => self.run_ready_command(text, &path),
+                None => self.run_ready_hook(&path),
+            }
+            if command.is_none() && hooks.is_stopped() {
+                // It may have been killed: the next start runs it again.
+                return Err("the agent leaves".to_owned());
             }
         }
         ledger.note_told(self.uuid)
     }
 
-    /// An update does not stop it: that would begin it again.
-    fn run_ready_command(&self, text: &str, path: &Path) -> Result<(), String> {
+    /// What both are told.
+    fn told(&self) -> [(&'static str, &str); 5] {
         let archive = &self.order.archive;
-        let mut program = command::shell(text);
-        program.env("NERVES_HUB_ARCHIVE_PATH", path);
-        for (name, value) in [
+        [
             ("NERVES_HUB_ARCHIVE_UUID", &archive.uuid),
             ("NERVES_HUB_ARCHIVE_VERSION", &archive.version),
             ("NERVES_HUB_ARCHIVE_PLATFORM", &archive.platform),
             ("NERVES_HUB_ARCHIVE_ARCHITECTURE", &archive.architecture),
             ("NERVES_HUB_ARCHIVE_DESCRIPTION", &archive.description),
-        ] {
-            program.env(name, value);
+        ]
+    }
+
+    fn run_ready_hook(&self, path: &Path) {
+        let archive = Box::new(self.order.archive.clone());
+        let place = path.display().to_string();
+        let ready = Occurrence::ArchiveReady {
+            archive,
+            path: place.clone(),
+        };
+        let mut environment = self.told().to_vec();
+        environment.push(("NERVES_HUB_ARCHIVE_PATH", &place));
+        let hook = Hook::ArchiveReady;
+        let end = self.tools.hooks.run(&Call {
+            input: &ready.fields().to_string(),
+            argument: Some(path),
+            environment: &environment,
+            patience: READY_PATIENCE,
+            ..Call::new(hook)
+        });
+        match end {
+            HookEnd::Absent | HookEnd::Exited { code: 0, .. } => {}
+            HookEnd::Exited { code, .. } => {
+                log::error!("hook {} exited with {code}", hook.name());
+            }
+            HookEnd::Failed(reason) => log::error!("hook {}: {reason}", hook.name()),
         }
+    }
+
+    /// An update does not stop it: that would begin it again.
+    fn run_ready_command(&self, text: &str, path: &Path) {
+        let mut program = command::shell(text);
+        program.env("NERVES_HUB_ARCHIVE_PATH", path);
+        program.envs(self.told());
         let output = command::capture(&mut program, READY_DEADLINE, COMMAND_OUTPUT);
-        let output = output.map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("{}: {}", output.status, said.trim()))
+        let problem = match output {
+            Ok(output) if output.status.success() => return,
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                format!("{}: {}", output.status, said.trim())
+            }
+            Err(error) => error.to_string(),
+        };
+        log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
     }
 }

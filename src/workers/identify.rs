@@ -1,4 +1,5 @@
-//! Thread `identify`: shows where this device is, by the integrator's command or an LED.
+//! Thread `identify`: shows where this device is, by the first of these that there is: the
+//! integrator's command, the hook, an LED.
 //!
 //! Owns the LED's settings while it blinks: whatever ends that, they are what they were
 //! before. The kernel does the blinking where it can, so that nothing wakes up for it.
@@ -11,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::config::{IdentifySettings, Led};
+use crate::config::{Hook, IdentifySettings, Led};
+use crate::core::event::HookEnd;
 use crate::system::command::{self, CommandError};
+use crate::system::hook::{self, Call};
 use crate::system::http::Cancel;
 use crate::system::waker::timeout_until;
 
@@ -31,9 +34,10 @@ const MEANT_FOR_IT: [&str; 6] = ["identify", "locate", "status", "user", "act", 
 const NOT_MEANT: [&str; 4] = ["lock", "mmc", "power", "reset"];
 
 /// How this device shows itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Site {
     pub settings: IdentifySettings,
+    pub hooks: hook::Site,
     pub identifier: String,
     /// `/sys/class/leds`; tests have their own.
     pub leds: PathBuf,
@@ -42,9 +46,10 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(settings: &IdentifySettings, identifier: &str) -> Self {
+    pub fn new(settings: &IdentifySettings, identifier: &str, hooks: hook::Site) -> Self {
         Self {
             settings: settings.clone(),
+            hooks,
             identifier: identifier.to_owned(),
             leds: PathBuf::from(LEDS),
             show: SHOW,
@@ -58,25 +63,44 @@ impl Site {
 /// # Errors
 /// None; what goes wrong is logged, for nobody can do anything about it.
 pub fn run(site: &Site, cancel: &Cancel) -> Result<(), String> {
-    let shown = match (&site.settings.command, &site.settings.led) {
-        (Some(text), _) => run_command(site, text, cancel),
-        (None, Led::None) => {
+    let shown = match &site.settings.command {
+        Some(text) => run_command(site, text, cancel),
+        None if run_hook(&site.hooks) => Ok(()),
+        None => show_led(site, cancel),
+    };
+    if let Err(reason) = shown {
+        log::warn!("identify: {reason}");
+    }
+    Ok(())
+}
+
+/// False when there is none. One that fails has the say all the same.
+fn run_hook(hooks: &hook::Site) -> bool {
+    let name = Hook::Identify.name();
+    match hooks.run(&Call::new(Hook::Identify)) {
+        HookEnd::Absent => return false,
+        HookEnd::Exited { code: 0, .. } => {}
+        HookEnd::Exited { code, .. } => log::warn!("hook {name} exited with {code}"),
+        HookEnd::Failed(reason) => log::warn!("hook {name}: {reason}"),
+    }
+    true
+}
+
+fn show_led(site: &Site, cancel: &Cancel) -> Result<(), String> {
+    match &site.settings.led {
+        Led::None => {
             log::debug!("nothing to show it with: see NERVES_HUB_IDENTIFY_COMMAND");
             Ok(())
         }
-        (None, Led::Named(name)) => blink(&site.leds.join(name), site.show, cancel),
-        (None, Led::Auto) => match choose(&site.leds) {
+        Led::Named(name) => blink(&site.leds.join(name), site.show, cancel),
+        Led::Auto => match choose(&site.leds) {
             Some(led) => blink(&led, site.show, cancel),
             None => Err(format!(
                 "no LED in {} is named for it; set NERVES_HUB_IDENTIFY_LED",
                 site.leds.display()
             )),
         },
-    };
-    if let Err(reason) = shown {
-        log::warn!("identify: {reason}");
     }
-    Ok(())
 }
 
 fn run_command(site: &Site, text: &str, cancel: &Cancel) -> Result<(), String> {

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod control;
 pub mod download;
 pub mod heartbeat;
+pub mod hook;
 pub mod identify;
 pub mod installer;
 pub mod script;

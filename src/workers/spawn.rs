@@ -86,7 +86,8 @@ fn must_end(worker: Worker) -> bool {
         | Worker::Script(_)
         | Worker::Uploads(_)
         | Worker::Identify
-        | Worker::Control => true,
+        | Worker::Control
+        | Worker::Hook(_) => true,
         Worker::Download(_) | Worker::Heartbeat | Worker::Signals | Worker::Errand(_) => false,
     }
 }

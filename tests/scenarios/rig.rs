@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -109,6 +110,7 @@ impl Device {
         let metadata = format!("file:{}", device.path("metadata").display());
         let data_path = device.path("data").display().to_string();
         let control = device.path("control.sock").display().to_string();
+        let hooks = device.path("hooks").display().to_string();
         for (name, value) in [
             ("HOST", hub.url().as_str()),
             ("ALLOW_INSECURE", "1"),
@@ -119,6 +121,7 @@ impl Device {
             ("REBOOT_COMMAND", &reboot),
             ("DATA_PATH", &data_path),
             ("CONTROL_SOCKET", &control),
+            ("HOOKS_DIR", &hooks),
             ("RECONNECT_MIN", "100ms"),
             ("RECONNECT_MAX", "500ms"),
             ("REJOIN_AFTER", "200ms"),
@@ -136,6 +139,17 @@ impl Device {
         }
         device.use_installer(&installer);
         device
+    }
+
+    /// A hook, as a shell script; it appears whole.
+    pub fn hook(&self, name: &str, text: &str) -> PathBuf {
+        let folder = self.path("hooks");
+        std::fs::create_dir_all(&folder).expect("hooks");
+        let (new, path) = (folder.join("new"), folder.join(name));
+        std::fs::write(&new, format!("#!/bin/sh\n{text}\n")).expect("hook");
+        std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).expect("mode");
+        std::fs::rename(&new, &path).expect("hook");
+        path
     }
 
     pub fn use_installer(&mut self, installer: &Installer) {

@@ -30,7 +30,7 @@ pub(super) fn examine(report: &mut Report, config: &Config) {
     }
     match config.archives.policy {
         ArchivePolicy::Ignore => {}
-        ArchivePolicy::Download => {
+        ArchivePolicy::Ask | ArchivePolicy::Download => {
             let setting = "NERVES_HUB_ARCHIVE_DIR";
             check_with_room(report, "archives", &config.archives.folder, setting);
         }

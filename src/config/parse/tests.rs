@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::config::UpdatePolicy;
 use crate::config::table::SETTINGS;
 
 fn vars(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
@@ -678,4 +679,62 @@ fn ways_to_validate() {
     assert_eq!(validate("on-join"), Validate::OnJoin);
     let command = Validate::Command("test -e /run/ok: or:not".to_owned());
     assert_eq!(validate("command: test -e /run/ok: or:not"), command);
+}
+
+#[test]
+fn windows_and_the_policy_that_minds_them_come_together() {
+    let window = ("NERVES_HUB_UPDATE_WINDOW", "Mon-Fri 01:00-05:00");
+    let schedule = ("NERVES_HUB_UPDATE_POLICY", "schedule");
+    let policy = good(&[window, schedule]).policy;
+    assert_eq!(policy.update, UpdatePolicy::Schedule);
+    assert_eq!(policy.windows.len(), 1);
+    assert_eq!(
+        messages(&[schedule]),
+        [
+            "NERVES_HUB_UPDATE_WINDOW is not set, but NERVES_HUB_UPDATE_POLICY is schedule; set it to the times at which updates may be installed"
+        ]
+    );
+    assert_eq!(
+        messages(&[window]),
+        [
+            r#"NERVES_HUB_UPDATE_WINDOW: "Mon-Fri 01:00-05:00" has no effect; set NERVES_HUB_UPDATE_POLICY=schedule as well"#
+        ]
+    );
+    let nonsense = ("NERVES_HUB_UPDATE_WINDOW", "at night");
+    assert_eq!(messages(&[nonsense, schedule]).len(), 1);
+}
+
+#[test]
+fn hooks_are_in_their_folder_or_where_a_setting_says_or_off() {
+    use crate::config::Hook;
+    let hooks = good(&[
+        ("NERVES_HUB_HOOKS_DIR", "/hooks"),
+        ("NERVES_HUB_HOOK_IDENTIFY", "none"),
+        ("NERVES_HUB_HOOK_CONNECTED", "/bin/true"),
+    ])
+    .hooks;
+    assert_eq!(hooks.path(Hook::Identify), None);
+    assert_eq!(
+        hooks.path(Hook::Connected),
+        Some(("/bin/true".into(), true))
+    );
+    for hook in Hook::ALL {
+        let (name, setting) = (hook.name(), hook.name().to_uppercase().replace('-', "_"));
+        let setting = format!("NERVES_HUB_HOOK_{setting}");
+        assert!(SETTINGS.iter().any(|row| row.name == setting), "{setting}");
+        assert!(include_str!("../../../etc/doc/hooks.md").contains(&format!("| `{name}` |")));
+    }
+}
+
+#[test]
+fn a_watchdog_that_watches_another_process_is_not_ours() {
+    let watchdog = |pid: &str| {
+        let variables = [("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", pid)];
+        good(&variables).service.watchdog
+    };
+    let own = std::process::id().to_string();
+    assert_eq!(watchdog(&own), Some(Duration::from_secs(3)));
+    assert_eq!(watchdog(""), Some(Duration::from_secs(3)));
+    assert_eq!(watchdog("1"), None);
+    assert_eq!(good(&[("WATCHDOG_USEC", "0")]).service.watchdog, None);
 }

@@ -29,10 +29,6 @@ impl Core {
 
     /// Puts a question to the decider; `None`: there is none, or it has enough to do. What
     /// comes of it arrives at [`Core::on_decided`], once, unless it is withdrawn before.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "updates, reboots and archives ask next")
-    )]
     pub(in crate::core) fn ask_decider(&mut self, question: Question) -> Option<QuestionId> {
         let decider = self.control.decider?;
         if self.control.open.len() >= MAX_QUESTIONS {
@@ -46,10 +42,6 @@ impl Core {
     }
 
     /// The question is void: too late, or there is nothing left to decide.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "updates, reboots and archives ask next")
-    )]
     pub(in crate::core) fn withdraw_question(&mut self, id: QuestionId) {
         let Some(index) = self.control.open.iter().position(|(open, _)| *open == id) else {
             return;
@@ -72,7 +64,7 @@ impl Core {
         };
         self.reply(client, Value::Null, reply);
         if let Some((asked, verdict)) = decided {
-            self.on_decided(id, asked, Some(verdict));
+            self.pass_on(id, asked, Some(verdict));
         }
     }
 
@@ -102,14 +94,14 @@ impl Core {
         log::info!("the decider is gone");
         self.control.decider = None;
         for (id, asked) in std::mem::take(&mut self.control.open) {
-            self.on_decided(id, asked, None);
+            self.pass_on(id, asked, None);
         }
     }
 
     /// What came of a question; `None`: the decider is gone.
-    fn on_decided(&mut self, id: QuestionId, asked: Asked, verdict: Option<Verdict>) {
-        log::debug!("question {} ({}): {verdict:?}", id.0, asked.name());
+    fn pass_on(&mut self, id: QuestionId, asked: Asked, verdict: Option<Verdict>) {
         #[cfg(test)]
-        self.control.decided.push((id, asked, verdict));
+        self.control.decided.push((id, asked, verdict.clone()));
+        self.on_decided(id, asked, verdict);
     }
 }

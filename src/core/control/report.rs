@@ -12,7 +12,7 @@ use crate::wire::{Offer, Topic};
 
 impl Core {
     pub(super) fn report(&self) -> Value {
-        let uptime = self.now.saturating_duration_since(self.control.started);
+        let uptime = self.now.saturating_duration_since(self.started);
         json!({
             "agent": crate::USER_AGENT,
             "uptime": uptime.as_secs(),
@@ -66,10 +66,13 @@ impl Core {
     /// What is going on with updates.
     pub(super) fn report_update(&self) -> Value {
         let (state, offer) = match &self.update.phase {
+            update::Phase::Idle if self.update.hold.is_some() => ("put-off", None),
             update::Phase::Idle => ("idle", None),
+            update::Phase::Asking(asking) => ("asking", Some(&asking.offer)),
             update::Phase::AwaitingKeys(offer) => ("waiting-for-keys", Some(offer)),
             update::Phase::Installing(install) => ("installing", Some(&install.offer)),
             update::Phase::Reporting(_) => ("reporting", None),
+            update::Phase::Rebooting if self.reboot.is_put_off() => ("reboot-put-off", None),
             update::Phase::Rebooting => ("rebooting", None),
         };
         let describe = |offer: &Offer| describe_offer(offer);

@@ -29,7 +29,7 @@ impl Bench {
     }
 
     /// Identifier, text and limit of every script started so far.
-    fn runs(&self) -> Vec<(ScriptId, String, Duration)> {
+    fn script_runs(&self) -> Vec<(ScriptId, String, Duration)> {
         let starts = self.effects.iter().filter_map(|effect| match effect {
             Effect::RunScript(id, order) => Some((*id, order.text.clone(), order.limit)),
             _ => None,
@@ -38,7 +38,10 @@ impl Bench {
     }
 
     fn started_texts(&self) -> Vec<String> {
-        self.runs().into_iter().map(|(_, text, _)| text).collect()
+        self.script_runs()
+            .into_iter()
+            .map(|(_, text, _)| text)
+            .collect()
     }
 
     fn script_ends(&mut self, id: u64, output: &str, how: ScriptHow) {
@@ -156,7 +159,7 @@ fn a_script_runs_within_the_hub_s_patience_and_its_status_is_the_return() {
     let mut bench = Bench::joined(setup());
     bench.script("r", "echo 1", None);
     assert_eq!(
-        bench.runs(),
+        bench.script_runs(),
         [(ScriptId(1), "echo 1".to_owned(), 10 * SECOND)]
     );
     bench.script_ends(1, "1\n", ScriptHow::Exited(3));
@@ -171,7 +174,7 @@ fn a_script_runs_within_the_hub_s_patience_and_its_status_is_the_return() {
     for (asked, given) in [(1, 1), (12, 12), (13, 12), (3600, 12)] {
         bench.effects.clear();
         bench.script("r", "x", Some(asked * SECOND));
-        let (id, _, limit) = bench.runs().remove(0);
+        let (id, _, limit) = bench.script_runs().remove(0);
         assert_eq!(limit, given * SECOND);
         bench.script_ends(id.0, "", ScriptHow::Exited(0));
     }
@@ -216,7 +219,10 @@ fn four_run_sixteen_wait_and_waiting_counts() {
 
     bench.pass(7 * SECOND);
     bench.script_ends(2, "", ScriptHow::Exited(0));
-    assert_eq!(bench.runs(), [(ScriptId(5), "t5".to_owned(), 3 * SECOND)]);
+    assert_eq!(
+        bench.script_runs(),
+        [(ScriptId(5), "t5".to_owned(), 3 * SECOND)]
+    );
     bench.effects.clear();
     // Nothing else ends: what waits is answered when its time is over, and not run later.
     bench.pass(3 * SECOND);
@@ -227,7 +233,7 @@ fn four_run_sixteen_wait_and_waiting_counts() {
         assert!(reason.contains("other scripts"), "{reason}");
     }
     bench.script_ends(1, "", ScriptHow::Exited(0));
-    assert_eq!(bench.runs(), []);
+    assert_eq!(bench.script_runs(), []);
 }
 
 #[test]
@@ -261,7 +267,7 @@ fn what_is_not_run_is_answered_and_says_why() {
     ] {
         let mut bench = Bench::joined(setup);
         bench.script("r", &text, None);
-        assert_eq!(bench.runs(), []);
+        assert_eq!(bench.script_runs(), []);
         let reason = bench.answer().result.expect_err("refused");
         assert!(reason.contains(why), "{reason}");
     }
@@ -283,7 +289,7 @@ fn an_answer_goes_to_the_join_that_asked_or_nowhere() {
     bench.script_ends(1, "1\n", ScriptHow::Exited(0));
     assert_eq!(bench.answers(), []);
     // Nobody would see what the one that waited does.
-    assert_eq!(bench.runs(), []);
+    assert_eq!(bench.script_runs(), []);
     bench.script("r6", "t6", None);
     assert_eq!(bench.started_texts(), ["t6"]);
 }
@@ -332,7 +338,7 @@ fn nothing_is_begun_while_leaving() {
     bench.file_starts("a");
     bench.receive(Inbound::Device(DeviceEvent::Identify));
     assert!(bench.answer().result.is_err());
-    assert_eq!(bench.runs(), []);
+    assert_eq!(bench.script_runs(), []);
     assert_eq!(bench.upload_steps(), []);
     assert_eq!(bench.count(&Effect::Identify), 0);
 }

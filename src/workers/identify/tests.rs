@@ -24,7 +24,11 @@ fn site(leds: &Path, led: Led, command: Option<&str>) -> Site {
     let command = command.map(str::to_owned);
     Site {
         leds: leds.to_owned(),
-        ..Site::new(&IdentifySettings { command, led }, "device-1")
+        ..Site::new(
+            &IdentifySettings { command, led },
+            "device-1",
+            hook::Site::default(),
+        )
     }
 }
 

@@ -1,0 +1,51 @@
+//! What the agent's supervisor wants: a pid file, a log, signs of life.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::table::setting;
+
+/// How the agent fits in with what starts it.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceSettings {
+    pub pid_file: Option<PathBuf>,
+    pub log: LogTarget,
+    /// `NOTIFY_SOCKET`: states are told there.
+    pub notify: Option<OsString>,
+    /// Restarted when it has told nothing for so long (`WATCHDOG_USEC`).
+    pub watchdog: Option<Duration>,
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogTarget {
+    #[default]
+    Stderr,
+    /// Standard error, read by systemd's journal.
+    Journal,
+    Syslog,
+    Kmsg,
+}
+
+pub(super) fn read(r: &mut Reader) -> ServiceSettings {
+    let text = |value: Option<OsString>| value?.into_string().ok();
+    // A child of the watched process is not watched.
+    let is_ours = text(r.foreign("WATCHDOG_PID"))
+        .is_none_or(|pid| pid.trim() == std::process::id().to_string());
+    let micros = text(r.foreign("WATCHDOG_USEC")).and_then(|text| text.trim().parse().ok());
+    ServiceSettings {
+        pid_file: r.path(setting!("NERVES_HUB_PID_FILE")),
+        log: match r.choice(setting!("NERVES_HUB_LOG_TARGET")) {
+            "syslog" => LogTarget::Syslog,
+            "kmsg" => LogTarget::Kmsg,
+            _ if r.foreign("JOURNAL_STREAM").is_some() => LogTarget::Journal,
+            _ => LogTarget::Stderr,
+        },
+        notify: r.foreign("NOTIFY_SOCKET"),
+        watchdog: micros
+            .filter(|micros| *micros > 0 && is_ours)
+            .map(Duration::from_micros),
+    }
+}
