@@ -2,14 +2,16 @@
 
 use std::path::{self, Path, PathBuf};
 
+use crossbeam_channel::{Sender, bounded};
+
 use super::Agent;
 use crate::config::{Config, OperatorSettings};
 use crate::core::Setup;
-use crate::core::event::{Event, Worker};
+use crate::core::event::{Event, SendId, Worker};
 use crate::core::operator::{OperatorSetup, ScriptId, ScriptOrder, UploadStep};
 use crate::system::hook;
 use crate::system::http::Cancel;
-use crate::workers::{identify, script, uploads};
+use crate::workers::{identify, script, send_file, uploads};
 
 /// Where scripts are put when NERVES_HUB_DATA_PATH cannot be written to: in memory, and
 /// each agent's own.
@@ -22,8 +24,17 @@ pub(super) struct Hands {
     identify: Option<(identify::Site, Option<Cancel>)>,
     scripts: Vec<(ScriptId, Cancel)>,
     uploads: Option<uploads::Queue>,
+    sending: Option<Sending>,
     /// Threads for uploads so far.
     rounds: u64,
+}
+
+/// The file on its way to the console.
+struct Sending {
+    id: SendId,
+    cancel: Cancel,
+    /// Each lets one frame more come.
+    go_on: Sender<()>,
 }
 
 /// What the core is told of the settings.
@@ -68,6 +79,9 @@ impl Hands {
             cancel.cancel();
         }
         self.uploads = None;
+        if let Some(sending) = self.sending.take() {
+            sending.cancel.cancel();
+        }
     }
 }
 
@@ -116,6 +130,35 @@ impl Agent {
 
     pub(super) fn end_uploads(&mut self) {
         self.hands.uploads = None;
+    }
+
+    pub(super) fn start_sending(&mut self, id: SendId, path: PathBuf) {
+        let Some(cancel) = self.cancel_for(Worker::SendFile(id)) else {
+            return;
+        };
+        let (go_on, receipts) = bounded(1);
+        self.hands.sending = Some(Sending {
+            id,
+            cancel: cancel.clone(),
+            go_on,
+        });
+        let inbox = self.crew.inbox();
+        self.spawn("send-file", Worker::SendFile(id), move || {
+            send_file::run(id, &path, &cancel, &receipts, &inbox)
+        });
+    }
+
+    pub(super) fn send_more(&mut self, id: SendId) {
+        if let Some(sending) = self.hands.sending.as_ref().filter(|file| file.id == id) {
+            // It waits for it, or is gone.
+            let _ = sending.go_on.try_send(());
+        }
+    }
+
+    pub(super) fn cancel_sending(&mut self, id: SendId) {
+        if let Some(sending) = self.hands.sending.take_if(|file| file.id == id) {
+            sending.cancel.cancel();
+        }
     }
 
     pub(super) fn identify(&mut self) {

@@ -73,6 +73,20 @@ impl Client {
         params: Value,
         patience: Duration,
     ) -> Result<Value, Answer> {
+        self.ask_watching(method, params, patience, &mut |_| {})
+    }
+
+    /// The same; `hear` gets what the agent says of its progress.
+    ///
+    /// # Errors
+    /// See [`Client::ask`].
+    pub fn ask_watching(
+        &mut self,
+        method: &str,
+        params: Value,
+        patience: Duration,
+        hear: &mut dyn FnMut(&Value),
+    ) -> Result<Value, Answer> {
         self.last_id += 1;
         let request = json!({"id": self.last_id, "method": method, "params": params});
         let stream = self.stream.get_mut();
@@ -85,6 +99,10 @@ impl Client {
             }
             if let Some(error) = said.get("error") {
                 return Err(refusal(error));
+            }
+            if let Some(progress) = said.get("progress") {
+                hear(progress);
+                continue;
             }
             if said["id"] == self.last_id {
                 return Ok(said["result"].take());

@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
-use super::status;
-use super::{Answer, Call, Command, say};
+use super::{Answer, Call, Command, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
 
@@ -91,22 +90,7 @@ Example, before going to sleep:
             _ => call.refuse(),
         },
     },
-    Command {
-        name: "send-file",
-        summary: "Send a file to the console of the person at the hub",
-        help: "\
-Usage: nerveshub-agent send-file PATH
-       nerveshub-agent send-file --cancel
-
-Sends a file to the hub's console page, where it is downloaded.
-
-  --cancel  Stop the transfer that is on its way
-
-Example:
-  nerveshub-agent send-file /var/log/messages
-",
-        run: send_file,
-    },
+    send_file::COMMAND,
     Command {
         name: "alarm",
         summary: "Set, clear or list alarms",
@@ -221,18 +205,6 @@ fn connected(call: &mut Call) -> Answer {
             })
         }
         Err(answer) => answer,
-    }
-}
-
-fn send_file(call: &mut Call) -> Answer {
-    match call.options {
-        ["--cancel"] => done(call, "cancel-file", json!({}), "cancelled"),
-        [path] if !path.starts_with('-') => match std::fs::canonicalize(path) {
-            // The agent has another working folder.
-            Ok(full) => done(call, "send-file", json!({ "path": full }), "sent"),
-            Err(error) => Answer::new(exit::NO_INPUT, format!("{path}: {error}")),
-        },
-        _ => call.refuse(),
     }
 }
 

@@ -203,6 +203,7 @@ impl Core {
             Topic::Console => {
                 self.on_shell_unwatched(ShellKind::Console);
                 self.abandon_uploads();
+                self.end_sending("the console is gone");
             }
             Topic::Extensions => self.suspend_extensions(),
             Topic::Phoenix => {}

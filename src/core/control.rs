@@ -9,7 +9,7 @@
 mod decider;
 mod report;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ impl Control {
     }
 }
 
-type Answer = Result<Value, Fault>;
+pub(super) type Answer = Result<Value, Fault>;
 
 impl Core {
     pub(super) fn on_control(&mut self, client: ClientId, event: ControlEvent) {
@@ -64,6 +64,9 @@ impl Core {
         let Request { id, method } = request;
         let answer = match method {
             Method::Validate => return self.on_validate_asked(client, id),
+            Method::SendFile { path, progress } => {
+                return self.on_send_file_asked(client, id, path, progress);
+            }
             Method::Status => Ok(self.report()),
             Method::Connected => Ok(self.connections()),
             Method::Reconnect => self.on_reconnect_asked(),
@@ -79,10 +82,7 @@ impl Core {
             Method::ListAlarms => Ok(self.report_alarms()),
             Method::Subscribe(kinds) => Ok(self.subscribe(client, kinds)),
             Method::Decide => self.register_decider(client),
-            Method::SendFile(_) | Method::CancelFile => Err(Fault::new(
-                Code::Unavailable,
-                "file transfer to the console is not available",
-            )),
+            Method::CancelFile => self.on_cancel_file_asked(),
             Method::Extension(name) => {
                 let text = format!("extension {name} is not enabled");
                 Err(Fault::new(Code::Unavailable, text))
@@ -91,7 +91,7 @@ impl Core {
         self.reply(client, id, answer);
     }
 
-    fn reply(&mut self, client: ClientId, id: Value, answer: Answer) {
+    pub(super) fn reply(&mut self, client: ClientId, id: Value, answer: Answer) {
         self.tell(
             client,
             match answer {
@@ -101,7 +101,7 @@ impl Core {
         );
     }
 
-    fn tell(&mut self, client: ClientId, said: Outgoing) {
+    pub(super) fn tell(&mut self, client: ClientId, said: Outgoing) {
         self.effect(Effect::Tell(client, Box::new(said)));
     }
 
@@ -109,7 +109,9 @@ impl Core {
         let control = &mut self.control;
         control.subscribers.retain(|(other, _)| *other != client);
         control.validations.retain(|(other, _)| *other != client);
-        if control.decider == Some(client) {
+        let is_decider = control.decider == Some(client);
+        self.end_sending_for(client);
+        if is_decider {
             self.on_decider_left();
         }
     }
@@ -118,6 +120,7 @@ impl Core {
     pub(super) fn on_control_lost(&mut self) {
         self.control.subscribers.clear();
         self.control.validations.clear();
+        self.end_sending("the control socket is gone");
         if self.control.decider.is_some() {
             self.on_decider_left();
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
-use super::event::{ClientId, ConnId, JobId, RunId, ShellId};
+use super::event::{ClientId, ConnId, JobId, RunId, SendId, ShellId};
 use super::keys::HubKeys;
 use super::operator::{ScriptId, ScriptOrder, UploadStep};
 use crate::config::{Hook, Secret};
@@ -58,6 +58,11 @@ pub enum Effect {
     FindWindow {
         hub_time: Option<u64>,
     },
+    /// Read this file, for the console.
+    StartSending(SendId, PathBuf),
+    /// Its next frame may come.
+    SendMore(SendId),
+    CancelSending(SendId),
     /// Flush disks and run the reboot command.
     Reboot,
     /// Flush disks and have the kernel reboot at once.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::operator::{ScriptEnd, ScriptId, UploadId};
 use super::policy::Opening;
-use crate::wire::Inbound;
 use crate::wire::control::Request;
+use crate::wire::{FilePush, Inbound};
 
 /// One connection attempt and the connection it may become. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +27,10 @@ pub struct QuestionId(pub u64);
 /// One run of a hook. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunId(pub u64);
+
+/// One file on its way to the hub's console. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendId(pub u64);
 
 /// A fact for the dispatcher's one inbox.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ pub enum Event {
     WindowFound(Opening),
     Signal(Signal),
     Control(ClientId, ControlEvent),
+    SendFile(SendId, SendEvent),
     /// The device's clock, which was before the agent was built, shows a later time.
     ClockSet,
     WorkerExited(Worker, Result<(), String>),
@@ -216,6 +221,17 @@ pub enum ControlEvent {
     Left,
 }
 
+/// From the thread that reads a file for the hub's console.
+#[derive(Debug)]
+pub enum SendEvent {
+    /// Another comes only once the thread was told that it may.
+    Frame(FilePush),
+    /// Bytes so far, and all.
+    Progress { sent: u64, size: u64 },
+    /// Last event of a file: how many bytes it had.
+    Ended(Result<u64, String>),
+}
+
 /// How a run of a hook ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookEnd {
@@ -254,6 +270,7 @@ pub enum Worker {
     Signals,
     Control,
     Hook(RunId),
+    SendFile(SendId),
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
 }

@@ -13,6 +13,7 @@
 //!   of the `local_shell` extension; [`extensions`] attaches and detaches; `outlet` is what
 //!   shells print on its way to the hub.
 //! * [`operator`] does what people at the hub's page ask for: scripts, files, identify.
+//! * `sending` has the file that goes to the hub's console.
 //! * [`control`] answers the clients of the control socket; [`alarms`] is what they and the
 //!   agent itself want looked at.
 //! * [`reboot`] sees to it that a reboot decided upon takes place.
@@ -38,6 +39,7 @@ mod outlet;
 pub mod policy;
 pub mod reboot;
 mod renewal;
+mod sending;
 pub mod shell;
 pub mod status;
 #[cfg(test)]
@@ -61,7 +63,9 @@ use decision::Decisions;
 use device::Device;
 use effect::Effect;
 use endpoint::Endpoint;
-use event::{ArchiveEnd, Counted, Errand, Event, HookEnd, ShellEnd, ShellEvent, Signal, Worker};
+use event::{
+    ArchiveEnd, Counted, Errand, Event, HookEnd, SendEvent, ShellEnd, ShellEvent, Signal, Worker,
+};
 use extensions::Extensions;
 use keys::{HubKeys, Ring};
 use link::Link;
@@ -69,6 +73,7 @@ use notice::Notices;
 use operator::{Operator, OperatorSetup};
 use policy::Opening;
 use reboot::{Installed, Reboot};
+use sending::Sending;
 use shell::Shells;
 use timers::{Timer, Timers};
 use trial::Trial;
@@ -144,6 +149,7 @@ pub struct Core {
     shells: Shells,
     extensions: Extensions,
     operator: Operator,
+    sending: Sending,
     control: Control,
     alarms: Alarms,
     decisions: Decisions,
@@ -166,6 +172,7 @@ impl Core {
             shells: Shells::new(),
             extensions: Extensions::new(&setup),
             operator: Operator::default(),
+            sending: Sending::default(),
             control: Control::default(),
             alarms: Alarms::new(&setup),
             decisions: Decisions::default(),
@@ -209,6 +216,7 @@ impl Core {
             Event::WindowFound(opening) => self.on_window_found(opening),
             Event::Signal(signal) => self.on_signal(signal),
             Event::Control(client, event) => self.on_control(client, event),
+            Event::SendFile(id, event) => self.on_send_event(id, event),
             Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -256,6 +264,7 @@ impl Core {
     fn tend(&mut self) {
         self.tend_archives();
         self.tend_connected();
+        self.tend_console();
         self.tend_alarms();
     }
 
@@ -331,6 +340,9 @@ impl Core {
             (Worker::Script(script), Err(reason)) => self.on_script_lost(script, reason),
             (Worker::Uploads(_), Err(reason)) => self.on_uploads_lost(&reason),
             (Worker::Identify, _) => self.operator.is_identifying = false,
+            (Worker::SendFile(id), Err(reason)) => {
+                self.on_send_event(id, SendEvent::Ended(Err(reason)))
+            }
             (Worker::Hook(run), Err(reason)) => self.on_hook_ended(run, HookEnd::Failed(reason)),
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Control, _) => self.on_control_lost(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Core;
 use super::channel::Phase;
-use super::event::{HookEnd, RunId};
+use super::event::{HookEnd, RunId, ShellKind};
 use super::timers::Timer;
 use crate::config::{Hook, values};
 use crate::wire::occurrence::Occurrence;
@@ -30,6 +30,8 @@ pub(super) struct Notices {
     backoff: Option<RunId>,
     /// The hub is reached: stays so while the channel is joined anew on purpose.
     connected: bool,
+    /// Somebody at the hub has a console.
+    console_active: bool,
 }
 
 /// Hooks that take turns: of a link that comes and goes the last state counts.
@@ -190,6 +192,15 @@ impl Core {
                 Occurrence::Disconnected { reason }
             }
         });
+    }
+}
+
+impl Core {
+    pub(super) fn tend_console(&mut self) {
+        let active = self.shells.is_open(ShellKind::Console);
+        if active != std::mem::replace(&mut self.notices.console_active, active) {
+            self.publish(Occurrence::ConsoleActive(active));
+        }
     }
 }
 

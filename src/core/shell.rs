@@ -84,6 +84,15 @@ impl Shells {
         }
     }
 
+    /// A program runs in it.
+    pub(super) fn is_open(&self, kind: ShellKind) -> bool {
+        let shell = match kind {
+            ShellKind::Console => &self.console,
+            ShellKind::Local => &self.local,
+        };
+        shell.id().is_some()
+    }
+
     fn get(&mut self, kind: ShellKind) -> &mut Shell {
         match kind {
             ShellKind::Console => &mut self.console,
@@ -333,6 +342,7 @@ impl Core {
                 self.pump(kind);
             }
         }
+        self.on_frame_sent(reference);
     }
 
     pub(super) fn on_hub_answered(&mut self, reference: u64) {

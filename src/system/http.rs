@@ -4,10 +4,12 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -18,7 +20,7 @@ use ureq::unversioned::transport::{
 
 use super::dial::Dialer;
 use super::stream::Stream;
-use super::waker::Waker;
+use super::waker::{Waker, timeout_until};
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: u32 = 5;
@@ -51,6 +53,15 @@ impl Cancel {
 
     pub fn is_cancelled(&self) -> bool {
         self.flag.load(Ordering::SeqCst)
+    }
+
+    /// Until then, or until it is cancelled.
+    pub fn sleep_until(&self, end: Instant) {
+        while !self.is_cancelled() && Instant::now() < end {
+            let mut fds = [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
+            // A signal or a knock: the condition above tells.
+            let _ = poll(&mut fds, timeout_until(Some(end)));
+        }
     }
 }
 

@@ -57,7 +57,11 @@ pub enum Method {
     Subscribe(Kinds),
     /// Be asked for decisions from now on.
     Decide,
-    SendFile(PathBuf),
+    SendFile {
+        path: PathBuf,
+        /// Tell how far it is.
+        progress: bool,
+    },
     CancelFile,
     /// The business of an extension, by its name.
     Extension(&'static str),
@@ -97,6 +101,12 @@ pub enum Outgoing {
     Error {
         id: Value,
         fault: Fault,
+    },
+    /// How far that request is: bytes so far, and all.
+    Progress {
+        id: Value,
+        sent: u64,
+        size: u64,
     },
     Event(Occurrence),
     Question(u64, Question),
@@ -160,7 +170,9 @@ impl Outgoing {
     pub fn is_answer(&self) -> bool {
         match self {
             Self::Result { .. } | Self::Error { .. } => true,
-            Self::Event(_) | Self::Question(..) | Self::Withdrawn(_) => false,
+            Self::Progress { .. } | Self::Event(_) | Self::Question(..) | Self::Withdrawn(_) => {
+                false
+            }
         }
     }
 
@@ -171,6 +183,9 @@ impl Outgoing {
             Self::Error { id, fault } => {
                 let error = json!({"code": fault.code.name(), "message": fault.message});
                 json!({ "id": id, "error": error })
+            }
+            Self::Progress { id, sent, size } => {
+                json!({"id": id, "progress": {"sent": sent, "size": size}})
             }
             Self::Event(occurrence) => {
                 let mut event = occurrence.fields();
@@ -249,7 +264,10 @@ fn method(message: &Map<String, Value>) -> Result<Method, Fault> {
         "alarms" => Method::ListAlarms,
         "subscribe" => Method::Subscribe(params.kinds()?),
         "decide" => Method::Decide,
-        "send-file" => Method::SendFile(params.text("path")?.into()),
+        "send-file" => Method::SendFile {
+            path: params.path("path")?,
+            progress: params.0.get("progress") == Some(&Value::Bool(true)),
+        },
         "cancel-file" => Method::CancelFile,
         "health" | "metrics" => Method::Extension("health"),
         "log" => Method::Extension("logging"),
@@ -307,6 +325,15 @@ impl Params<'_> {
     fn text(&self, name: &str) -> Result<String, Fault> {
         let text = self.optional_text(name)?.filter(|text| !text.is_empty());
         text.ok_or_else(|| bad_params(format!("{name:?} is missing")))
+    }
+
+    /// The agent's working folder is nobody's business.
+    fn path(&self, name: &str) -> Result<PathBuf, Fault> {
+        let path = PathBuf::from(self.text(name)?);
+        match path.is_absolute() {
+            true => Ok(path),
+            false => Err(bad_params(format!("{name:?} does not begin with a /"))),
+        }
     }
 
     fn optional_text(&self, name: &str) -> Result<Option<String>, Fault> {

@@ -6,18 +6,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::config::{Hook, IdentifySettings, Led};
 use crate::core::event::HookEnd;
 use crate::system::command::{self, CommandError};
 use crate::system::hook::{self, Call};
 use crate::system::http::Cancel;
-use crate::system::waker::timeout_until;
 
 /// Where the kernel has its LEDs.
 const LEDS: &str = "/sys/class/leds";
@@ -151,7 +147,7 @@ fn blink(led: &Path, show: Duration, cancel: &Cancel) -> Result<(), String> {
     let end = Instant::now() + show;
     let result = match borrowed.blink_by_kernel() {
         true => {
-            sleep_until(end, cancel);
+            cancel.sleep_until(end);
             Ok(())
         }
         false => borrowed.blink_by_hand(end, cancel),
@@ -195,7 +191,7 @@ impl<'a> Borrowed<'a> {
         while Instant::now() < end && !cancel.is_cancelled() {
             is_on = !is_on;
             self.write("brightness", if is_on { &most } else { "0" })?;
-            sleep_until(end.min(Instant::now() + BLINK), cancel);
+            cancel.sleep_until(end.min(Instant::now() + BLINK));
         }
         Ok(())
     }
@@ -246,14 +242,6 @@ fn chosen(triggers: &str) -> Option<String> {
     let mut words = triggers.split_whitespace();
     let bracketed = words.find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
     bracketed.map(str::to_owned)
-}
-
-fn sleep_until(end: Instant, cancel: &Cancel) {
-    while !cancel.is_cancelled() && Instant::now() < end {
-        let mut fds = [PollFd::new(cancel.waker.as_fd(), PollFlags::POLLIN)];
-        // A signal or a knock: the condition above tells.
-        let _ = poll(&mut fds, timeout_until(Some(end)));
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Sends a file from the device to the hub's console page, which saves it.
+//! Thread `send-file`: reads a file for the hub's console page, which saves it.
 //!
-//! Owns the limits and the order of the chunks. Must not push by itself: the caller says
-//! how, at what pace, and until when, so that a file never stands before a heartbeat.
+//! Owns the limits and the order of the chunks. Must not push by itself: the dispatcher does,
+//! one frame at a time, so that a file never stands before a heartbeat.
 
 use std::fmt;
 use std::fs::File;
@@ -9,8 +9,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
 use nix::fcntl::OFlag;
 
+use crate::core::event::{Event, SendEvent, SendId};
+use crate::system::http::Cancel;
 use crate::wire::FilePush;
 
 /// What the page takes in one frame.
@@ -19,6 +22,48 @@ pub const CHUNK: usize = 1024;
 pub const FILE_MAX: u64 = 10 * 1024 * 1024;
 /// Bytes of a file per second, so that other messages get through.
 pub const RATE: u64 = 64 * 1024;
+
+/// A frame that the kernel does not take costs the connection before this.
+const RECEIPT_PATIENCE: Duration = Duration::from_secs(60);
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Sends one file; how that ended is its last event.
+///
+/// # Errors
+/// None; failures are in that event.
+pub fn run(
+    id: SendId,
+    path: &Path,
+    cancel: &Cancel,
+    receipts: &Receiver<()>,
+    inbox: &Sender<Event>,
+) -> Result<(), String> {
+    let tell = |event| {
+        // The dispatcher is gone only when the process leaves.
+        let _ = inbox.send(Event::SendFile(id, event));
+    };
+    let mut push = |frame| {
+        tell(SendEvent::Frame(frame));
+        let receipt = receipts.recv_timeout(RECEIPT_PATIENCE);
+        receipt.map_err(|_| "the connection takes nothing".to_owned())
+    };
+    let mut told = Instant::now();
+    let mut progress = |sent, size| {
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            tell(SendEvent::Progress { sent, size });
+        }
+    };
+    let mut sleep = |time| {
+        cancel.sleep_until(Instant::now() + time);
+        !cancel.is_cancelled()
+    };
+    let mut pace = Steady::new(RATE, &mut sleep);
+    let result = send(path, &mut pace, &mut push, &mut progress);
+    tell(SendEvent::Ended(result.map_err(|error| error.to_string())));
+    Ok(())
+}
 
 /// Why a file did not go out.
 #[derive(Debug)]

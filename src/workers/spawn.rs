@@ -88,7 +88,11 @@ fn must_end(worker: Worker) -> bool {
         | Worker::Identify
         | Worker::Control
         | Worker::Hook(_) => true,
-        Worker::Download(_) | Worker::Heartbeat | Worker::Signals | Worker::Errand(_) => false,
+        Worker::SendFile(_)
+        | Worker::Download(_)
+        | Worker::Heartbeat
+        | Worker::Signals
+        | Worker::Errand(_) => false,
     }
 }
 

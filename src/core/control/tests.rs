@@ -6,19 +6,21 @@ use serde_json::{Value, json};
 
 use super::decider::MAX_QUESTIONS;
 use super::*;
-use crate::core::event::{Event, InstallEvent, SocketEvent, Worker};
+use crate::core::event::{
+    Event, InstallEvent, ShellEnd, ShellEvent, ShellId, ShellKind, SocketEvent, Worker,
+};
 use crate::core::tests::{Bench, SECOND, setup};
 use crate::core::{Setup, link};
 use crate::wire::control::{Incoming, parse};
 use crate::wire::verdict::Question;
-use crate::wire::{DeviceEvent, Inbound, Stage};
+use crate::wire::{ConsoleEvent, DeviceEvent, Inbound, Stage, WindowSize};
 
-const APP: ClientId = ClientId(1);
-const OTHER: ClientId = ClientId(2);
+pub(in crate::core) const APP: ClientId = ClientId(1);
+pub(in crate::core) const OTHER: ClientId = ClientId(2);
 
 impl Bench {
     /// One line of a client.
-    fn says(&mut self, client: ClientId, line: &str) {
+    pub(in crate::core) fn says(&mut self, client: ClientId, line: &str) {
         let event = match parse(line.as_bytes()).expect("a line that makes sense") {
             Incoming::Request(request) => ControlEvent::Asked(request),
             Incoming::Verdict { question, text } => ControlEvent::Answered {
@@ -29,12 +31,12 @@ impl Bench {
         self.event(Event::Control(client, event));
     }
 
-    fn leaves(&mut self, client: ClientId) {
+    pub(in crate::core) fn leaves(&mut self, client: ClientId) {
         self.event(Event::Control(client, ControlEvent::Left));
     }
 
     /// What a client was told since the last look, as it reads it.
-    fn heard(&mut self, client: ClientId) -> Vec<Value> {
+    pub(in crate::core) fn heard(&mut self, client: ClientId) -> Vec<Value> {
         let mut heard = Vec::new();
         self.effects.retain(|effect| match effect {
             Effect::Tell(to, said) if *to == client => {
@@ -47,7 +49,7 @@ impl Bench {
     }
 
     /// One line, one answer.
-    fn asks(&mut self, client: ClientId, line: &str) -> Value {
+    pub(in crate::core) fn asks(&mut self, client: ClientId, line: &str) -> Value {
         self.heard(client);
         self.says(client, line);
         let mut heard = self.heard(client);
@@ -56,12 +58,12 @@ impl Bench {
         heard.remove(0)
     }
 
-    fn result(&mut self, line: &str) -> Value {
+    pub(in crate::core) fn result(&mut self, line: &str) -> Value {
         self.asks(APP, line)["result"].clone()
     }
 
     /// The code of a refusal.
-    fn code(&mut self, line: &str) -> String {
+    pub(in crate::core) fn code(&mut self, line: &str) -> String {
         let answer = self.asks(APP, line);
         answer["error"]["code"]
             .as_str()
@@ -70,7 +72,7 @@ impl Bench {
     }
 
     /// The names of the events a client heard of since the last look.
-    fn events(&mut self, client: ClientId) -> Vec<String> {
+    pub(in crate::core) fn events(&mut self, client: ClientId) -> Vec<String> {
         let heard = self.heard(client);
         let names = heard.iter().filter_map(|said| said["event"].as_str());
         names.map(str::to_owned).collect()
@@ -272,6 +274,25 @@ fn a_channel_joined_anew_on_purpose_was_never_disconnected() {
     assert_eq!(heard, [expected]);
     bench.reconnect();
     assert_eq!(bench.events(APP), ["connected"]);
+}
+
+#[test]
+fn a_console_is_active_while_a_program_runs_in_it() {
+    let mut bench = Bench::with_console(setup());
+    bench.result(r#"{"method":"subscribe","params":{"events":["console"]}}"#);
+    let size = ConsoleEvent::WindowSize(WindowSize::default());
+    let opened = Inbound::Console {
+        join_ref: None,
+        event: size,
+    };
+    bench.receive(opened.clone());
+    bench.receive(opened);
+    let told = |active: bool| json!({"event": "console-active", "active": active});
+    assert_eq!(bench.heard(APP), [told(true)]);
+    let (kind, run) = (ShellKind::Console, 1);
+    let ended = ShellEvent::Ended(ShellEnd::Exited(0));
+    bench.event(Event::Shell(ShellId { kind, run }, ended));
+    assert_eq!(bench.heard(APP), [told(false)]);
 }
 
 #[test]
@@ -483,8 +504,6 @@ fn what_is_not_there_is_said() {
         let message = answer["error"]["message"].as_str().expect("text");
         assert!(message.ends_with("is not enabled"), "{message}");
     }
-    let send = r#"{"method":"send-file","params":{"path":"/x"}}"#;
-    assert_eq!(bench.code(send), "unavailable");
 }
 
 #[test]

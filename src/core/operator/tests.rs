@@ -66,7 +66,7 @@ impl Bench {
     }
 
     /// A bench whose console is joined, too.
-    fn with_console(mut setup: Setup) -> Self {
+    pub(in crate::core) fn with_console(mut setup: Setup) -> Self {
         setup.shells.console = true;
         let mut bench = Self::new(setup);
         bench.open();

@@ -63,7 +63,10 @@ fn requests_become_methods() {
         (r#"{"method":"decide"}"#, Method::Decide),
         (
             r#"{"method":"send-file","params":{"path":"/tmp/a"}}"#,
-            Method::SendFile("/tmp/a".into()),
+            Method::SendFile {
+                path: "/tmp/a".into(),
+                progress: false,
+            },
         ),
         (r#"{"method":"cancel-file"}"#, Method::CancelFile),
         (r#"{"method":"health"}"#, Method::Extension("health")),
