@@ -1,6 +1,8 @@
 //! The control socket and the commands that use it, against the running agent.
 
+mod asked;
 mod decider;
+mod file;
 mod fuzz;
 mod peer;
 mod socket;
@@ -331,13 +333,11 @@ fn what_is_not_there_yet_is_69_and_says_why() {
             &["log", "info", "hello"],
             "extension logging is not enabled",
         ),
-        (&["send-file", "/dev/null"], "not available"),
     ] {
         let (said, code) = cli(&device, arguments);
         assert_eq!(code, 69, "{arguments:?}");
         assert!(said.contains(part), "{said}");
     }
-    assert_eq!(code(&device, &["send-file", "/no/such/file"]), 66);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use nerveshub_agent::config::Secret;
@@ -44,7 +44,7 @@ fn one_decides_at_a_time_and_its_place_is_free_when_it_is_gone() {
 
 /// An agent that is nothing but its socket, with an example that has registered.
 struct Asker {
-    child: std::process::Child,
+    child: Child,
     stream: BufReader<UnixStream>,
     folder: tempfile::TempDir,
 }
@@ -114,10 +114,7 @@ impl Asker {
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        // With what it has started.
-        let group = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 
@@ -168,11 +165,9 @@ fn the_example_in_python_decides() {
     exercise(Asker::new("controller.py", None));
 }
 
-#[test]
-fn the_example_in_shell_decides() {
-    // What socat does, of which not every machine has one.
-    let folder = tempfile::tempdir().expect("folder");
-    let connect = folder.path().join("connect");
+/// What socat does, of which not every machine has one; its path.
+pub fn connector(folder: &Path) -> PathBuf {
+    let connect = folder.join("connect");
     let program = "#!/usr/bin/env python3\nimport os, socket, sys, threading\n\
         s = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
         def pump(get, put):\n    while True:\n        data = get()\n\
@@ -181,6 +176,20 @@ fn the_example_in_shell_decides() {
         pump(lambda: s.recv(4096), lambda data: os.write(1, data))\n";
     std::fs::write(&connect, program).expect("program");
     std::fs::set_permissions(&connect, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    connect
+}
+
+/// With what it has started.
+pub fn end(child: &mut Child) {
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    let _ = child.wait();
+}
+
+#[test]
+fn the_example_in_shell_decides() {
+    let folder = tempfile::tempdir().expect("folder");
+    let connect = connector(folder.path());
     exercise(Asker::new("controller.sh", Some(&connect)));
 }
 
