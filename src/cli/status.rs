@@ -145,6 +145,14 @@ pub(super) fn update(update: &Value, live: bool) -> String {
         let (product, version) = (word(&offer["product"], "?"), word(&offer["version"], "?"));
         let _ = write!(text, " {product} {version} ({})", word(&offer["uuid"], "?"));
     }
+    let held = &update["put_off"];
+    if let Some(seconds) = held["seconds"].as_u64() {
+        let _ = write!(text, " ({}): ", word(&held["uuid"], "?"));
+        if live {
+            let _ = write!(text, "{} left, ", rounded(seconds));
+        }
+        text += word(&held["reason"], "no reason given");
+    }
     let percent = |name: &str| update[name].as_u64();
     if let (Some(downloaded), Some(installed)) =
         (percent("downloaded_percent"), percent("installed_percent"))
@@ -191,6 +199,14 @@ mod tests {
             "reboot": null,
             "alarms": {"Hot": "81 C", "Wet": ""},
         })
+    }
+
+    #[test]
+    fn what_was_put_off_says_why_and_for_how_long() {
+        let held = json!({"uuid": "u-2", "seconds": 540, "reason": "busy"});
+        let report = json!({"state": "put-off", "offer": null, "put_off": held});
+        assert_eq!(update(&report, true), "put-off (u-2): 9m left, busy");
+        assert_eq!(update(&report, false), "put-off (u-2): busy");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) struct Asking {
 pub(super) struct Hold {
     pub(super) uuid: String,
     pub(super) until: Instant,
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// How far away the next update window is.
@@ -235,16 +235,18 @@ impl Core {
 }
 
 impl Asking {
-    /// Another offer came before the answer.
-    pub(super) fn overtake(&mut self, offer: Box<Offer>) {
-        match self.offer.uuid == offer.uuid {
+    /// Another offer came before the answer; true when it is of other firmware.
+    pub(super) fn overtake(&mut self, offer: Box<Offer>) -> bool {
+        let is_other = self.offer.uuid != offer.uuid;
+        match is_other {
             // Its URL is fresh.
-            true => (self.offer, self.next) = (offer, None),
-            false => {
+            false => (self.offer, self.next) = (offer, None),
+            true => {
                 log::info!("firmware {} is offered instead", offer.uuid);
                 self.next = Some(offer);
             }
         }
+        is_other
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::UpdatePolicy;
 use crate::config::table::SETTINGS;
+use crate::config::{Credentials, IdentifierSource, MetadataSource, UpdatePolicy, Validate};
 
 fn vars(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
     let pairs: Vec<_> = pairs

@@ -81,6 +81,11 @@ impl Core {
             "offer": offer.map(|offer| describe(offer)),
             "last_error": self.update.last_error,
         });
+        if let (update::Phase::Idle, Some(hold)) = (&self.update.phase, &self.update.hold) {
+            let left = hold.until.saturating_duration_since(self.now);
+            let (seconds, reason) = (left.as_secs(), &hold.reason);
+            report["put_off"] = json!({"uuid": hold.uuid, "seconds": seconds, "reason": reason});
+        }
         if let update::Phase::Installing(install) = &self.update.phase {
             report["downloaded_percent"] = json!(install.downloaded);
             report["installed_percent"] = json!(install.percent);

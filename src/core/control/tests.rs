@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::decider::MAX_QUESTIONS;
 use super::*;
+use crate::config::UpdatePolicy;
 use crate::core::event::{
     Event, InstallEvent, ShellEnd, ShellEvent, ShellId, ShellKind, SocketEvent, Worker,
 };
@@ -274,6 +275,26 @@ fn a_channel_joined_anew_on_purpose_was_never_disconnected() {
     assert_eq!(heard, [expected]);
     bench.reconnect();
     assert_eq!(bench.events(APP), ["connected"]);
+}
+
+#[test]
+fn what_was_put_off_is_in_the_status() {
+    let mut setup = setup();
+    setup.policy.update = UpdatePolicy::Ask;
+    let mut bench = Bench::joined(setup);
+    bench.result(r#"{"method":"decide"}"#);
+    bench.offer("new");
+    let question = bench.heard(APP)[0]["question"].clone();
+    let asking = bench.result(r#"{"method":"update-status"}"#);
+    assert_eq!(asking["state"], "asking");
+    assert_eq!(bench.alarm_names(), [""; 0], "nothing is in hand yet");
+    let answer = json!({"question": question, "answer": "reschedule 600 busy"});
+    bench.says(APP, &answer.to_string());
+    bench.pass(60 * SECOND);
+    let update = bench.result(r#"{"method":"update-status"}"#);
+    assert_eq!(update["state"], "put-off");
+    let held = json!({"uuid": "new", "seconds": 540, "reason": "busy"});
+    assert_eq!(update["put_off"], held);
 }
 
 #[test]

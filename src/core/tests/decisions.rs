@@ -346,6 +346,17 @@ fn the_decider_comes_first_the_hook_second() {
 }
 
 #[test]
+fn the_same_offer_again_while_it_is_asked_about_is_no_news() {
+    let mut bench = Bench::joined(asking());
+    bench.offer("new");
+    bench.offer("new");
+    assert_eq!(bench.device_pushes(), [DevicePush::Received]);
+    assert_eq!(bench.runs(Hook::UpdateAvailable).len(), 1);
+    bench.answer_update("apply");
+    assert_eq!(bench.install_orders(), 1);
+}
+
+#[test]
 fn outside_the_window_an_offer_is_put_off_until_it_opens() {
     let mut bench = Bench::joined(with(|policy| policy.update = UpdatePolicy::Schedule));
     bench.offer("new");
