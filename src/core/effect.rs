@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::event::{ConnId, JobId, ShellId};
-use super::keys::HubKeys;
 use super::operator::{ScriptId, ScriptOrder, UploadStep};
 use crate::config::Secret;
 use crate::wire::{Archive, Offer, Push, WindowSize};
@@ -104,4 +103,11 @@ pub struct InstallOrder {
 pub struct ArchiveOrder {
     pub archive: Archive,
     pub public_keys: Vec<String>,
+}
+
+/// Keys the hub sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubKeys {
+    pub firmware: Vec<String>,
+    pub archive: Vec<String>,
 }
