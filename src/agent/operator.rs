@@ -5,8 +5,10 @@ use std::path::{self, Path, PathBuf};
 use super::Agent;
 use crate::config::{Config, OperatorSettings};
 use crate::core::Setup;
+use crate::core::effect::{ScriptOrder, UploadStep};
+use crate::core::event::ScriptId;
 use crate::core::event::{Event, Worker};
-use crate::core::operator::{OperatorSetup, ScriptId, ScriptOrder, UploadStep};
+use crate::core::operator::OperatorSetup;
 use crate::system::http::Cancel;
 use crate::workers::{identify, script, uploads};
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use super::event::{ConnId, JobId, ShellId};
-use super::operator::{ScriptId, ScriptOrder, UploadStep};
+use super::event::{ConnId, JobId, ScriptId, ShellId, UploadId};
 use crate::config::Secret;
 use crate::wire::{Archive, Offer, Push, WindowSize};
 
@@ -110,4 +109,30 @@ pub struct ArchiveOrder {
 pub struct HubKeys {
     pub firmware: Vec<String>,
     pub archive: Vec<String>,
+}
+
+/// Everything needed to run one script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptOrder {
+    pub text: String,
+    /// From now to its end.
+    pub limit: Duration,
+}
+
+/// What to do with a file from the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadStep {
+    /// The name is safe: one component, nothing special.
+    Open {
+        upload: UploadId,
+        name: String,
+    },
+    Append {
+        upload: UploadId,
+        bytes: Vec<u8>,
+    },
+    /// Everything is there: make it last, give it its name, and say so.
+    Finish(UploadId),
+    /// Leave nothing of it. No event follows.
+    Discard(UploadId),
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::operator::{ScriptEnd, ScriptId, UploadId};
 use crate::wire::Inbound;
 
 /// One connection attempt and the connection it may become. Never reused.
@@ -243,4 +242,29 @@ impl Errand {
             Self::Keys => "keys",
         }
     }
+}
+
+/// One support script. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScriptId(pub u64);
+
+/// One file from the hub. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadId(pub u64);
+
+/// How a script ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptEnd {
+    pub output: String,
+    pub how: ScriptHow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScriptHow {
+    Exited(i32),
+    /// By this signal, and not by ours.
+    Killed(i32),
+    TimedOut,
+    /// It never ran, or nobody knows how it ended.
+    Failed(String),
 }
