@@ -3,8 +3,7 @@
 use super::Agent;
 use crate::config::{Config, Hook, MetadataSettings};
 use crate::core::effect::HookOrder;
-use crate::core::event::{Errand, Event, HookEnd, RunId, Worker};
-use crate::core::policy::Opening;
+use crate::core::event::{Errand, Event, HookEnd, Opening, RunId, Worker};
 use crate::core::window;
 use crate::system::hook::{Call, Site};
 use crate::system::metadata::Firmware;

@@ -7,9 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
-use super::event::{ClientId, ConnId, JobId, RunId, SendId, ShellId};
-use super::keys::HubKeys;
-use super::operator::{ScriptId, ScriptOrder, UploadStep};
+use super::event::{ClientId, ConnId, JobId, RunId, ScriptId, SendId, ShellId, UploadId};
 use crate::config::{Hook, Secret};
 use crate::wire::control::Outgoing;
 use crate::wire::{Archive, Offer, Push, WindowSize};
@@ -128,4 +126,37 @@ pub struct InstallOrder {
 pub struct ArchiveOrder {
     pub archive: Archive,
     pub public_keys: Vec<String>,
+}
+
+/// Keys the hub sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubKeys {
+    pub firmware: Vec<String>,
+    pub archive: Vec<String>,
+}
+
+/// Everything needed to run one script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptOrder {
+    pub text: String,
+    /// From now to its end.
+    pub limit: Duration,
+}
+
+/// What to do with a file from the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadStep {
+    /// The name is safe: one component, nothing special.
+    Open {
+        upload: UploadId,
+        name: String,
+    },
+    Append {
+        upload: UploadId,
+        bytes: Vec<u8>,
+    },
+    /// Everything is there: make it last, give it its name, and say so.
+    Finish(UploadId),
+    /// Leave nothing of it. No event follows.
+    Discard(UploadId),
 }

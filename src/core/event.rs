@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::operator::{ScriptEnd, ScriptId, UploadId};
-use super::policy::Opening;
 use crate::wire::control::Request;
 use crate::wire::{FilePush, Inbound};
 
@@ -208,6 +207,17 @@ pub enum ShellEnd {
     Lost(String),
 }
 
+/// How far away the next update window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Zero: it is open.
+    In(Duration),
+    /// Neither the device nor the hub has told the time of day.
+    ClockUnset,
+    /// The windows never open, whatever the zone does.
+    Never,
+}
+
 /// From a client of the control socket.
 #[derive(Debug)]
 pub enum ControlEvent {
@@ -308,4 +318,29 @@ impl Errand {
             Self::Window => "window",
         }
     }
+}
+
+/// One support script. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScriptId(pub u64);
+
+/// One file from the hub. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadId(pub u64);
+
+/// How a script ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptEnd {
+    pub output: String,
+    pub how: ScriptHow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScriptHow {
+    Exited(i32),
+    /// By this signal, and not by ours.
+    Killed(i32),
+    TimedOut,
+    /// It never ran, or nobody knows how it ended.
+    Failed(String),
 }

@@ -6,20 +6,13 @@
 
 use std::time::Duration;
 
-use super::effect::Effect;
+use super::effect::{Effect, HubKeys};
 use super::timers::Timer;
 use super::{Core, Setup};
 use crate::config::ArchivePolicy;
 
 /// How long after a join requested public keys may arrive before nothing waits for them.
 const KEYS_WAIT: Duration = Duration::from_secs(3);
-
-/// Keys the hub sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HubKeys {
-    pub firmware: Vec<String>,
-    pub archive: Vec<String>,
-}
 
 /// The keys from the hub and how far they are on disk.
 pub(super) struct Ring {

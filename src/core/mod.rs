@@ -61,17 +61,17 @@ use channel::Channels;
 use control::Control;
 use decision::Decisions;
 use device::Device;
-use effect::Effect;
+use effect::{Effect, HubKeys};
 use endpoint::Endpoint;
 use event::{
-    ArchiveEnd, Counted, Errand, Event, HookEnd, SendEvent, ShellEnd, ShellEvent, Signal, Worker,
+    ArchiveEnd, Counted, Errand, Event, HookEnd, Opening, SendEvent, ShellEnd, ShellEvent, Signal,
+    Worker,
 };
 use extensions::Extensions;
-use keys::{HubKeys, Ring};
+use keys::Ring;
 use link::Link;
 use notice::Notices;
 use operator::{Operator, OperatorSetup};
-use policy::Opening;
 use reboot::{Installed, Reboot};
 use sending::Sending;
 use shell::Shells;

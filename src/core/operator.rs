@@ -6,8 +6,6 @@
 mod scripts;
 mod uploads;
 
-use std::time::Duration;
-
 use super::Core;
 use super::effect::Effect;
 use super::event::ShellKind;
@@ -16,14 +14,6 @@ use scripts::Scripts;
 pub use uploads::TEMPORARY;
 use uploads::Uploads;
 
-/// One support script. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScriptId(pub u64);
-
-/// One file from the hub. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UploadId(pub u64);
-
 /// What the integrator allows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OperatorSetup {
@@ -31,49 +21,6 @@ pub struct OperatorSetup {
     /// Most bytes of one file; 0: none is taken.
     pub upload_max: u64,
     pub reboot_during_update: bool,
-}
-
-/// Everything needed to run one script.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScriptOrder {
-    pub text: String,
-    /// From now to its end.
-    pub limit: Duration,
-}
-
-/// How a script ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScriptEnd {
-    pub output: String,
-    pub how: ScriptHow,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScriptHow {
-    Exited(i32),
-    /// By this signal, and not by ours.
-    Killed(i32),
-    TimedOut,
-    /// It never ran, or nobody knows how it ended.
-    Failed(String),
-}
-
-/// What to do with a file from the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UploadStep {
-    /// The name is safe: one component, nothing special.
-    Open {
-        upload: UploadId,
-        name: String,
-    },
-    Append {
-        upload: UploadId,
-        bytes: Vec<u8>,
-    },
-    /// Everything is there: make it last, give it its name, and say so.
-    Finish(UploadId),
-    /// Leave nothing of it. No event follows.
-    Discard(UploadId),
 }
 
 /// The state of all that.

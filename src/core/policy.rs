@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use super::effect::Effect;
+use super::event::Opening;
 use super::timers::Timer;
 use super::update::Phase;
 use super::version;
@@ -41,17 +42,6 @@ pub(super) struct Hold {
     pub(super) uuid: String,
     pub(super) until: Instant,
     pub(super) reason: Option<String>,
-}
-
-/// How far away the next update window is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
-    /// Zero: it is open.
-    In(Duration),
-    /// Neither the device nor the hub has told the time of day.
-    ClockUnset,
-    /// The windows never open, whatever the zone does.
-    Never,
 }
 
 impl Core {

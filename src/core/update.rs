@@ -227,10 +227,17 @@ impl Core {
         }
         match event {
             InstallEvent::Downloading { percent } => {
+                let has_begun = install.sent.is_some();
                 install.downloaded = percent;
                 self.report_progress(Stage::Downloading, percent);
+                if !has_begun {
+                    self.effect(Effect::Settle);
+                }
             }
-            InstallEvent::Downloaded => install.all_handed_over = true,
+            InstallEvent::Downloaded => {
+                install.all_handed_over = true;
+                self.effect(Effect::Settle);
+            }
             InstallEvent::DownloadFailed(reason) => self.cancel_install(reason),
             InstallEvent::UrlRefused { reason, held } => self.on_url_refused(reason, held),
             InstallEvent::Progress(percent) => {

@@ -16,7 +16,7 @@ pub const CHUNK: usize = 64 * 1024;
 /// fwup's frame length stands before the payload.
 pub const HEADER: usize = 4;
 /// Chunks on their way; with [`CHUNK`] this bounds the memory of an update.
-const DEPTH: usize = 4;
+const DEPTH: usize = 2;
 
 /// How often one that waits for the other looks for a cancellation: a thread that panicked
 /// keeps its end of the channel for ever.

@@ -11,6 +11,7 @@
 mod error;
 mod fwup;
 mod listener;
+mod manners;
 mod process;
 mod program;
 #[cfg(test)]

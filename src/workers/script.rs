@@ -18,8 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, geteuid};
 
+use crate::core::effect::ScriptOrder;
 use crate::core::event::Event;
-use crate::core::operator::{ScriptEnd, ScriptHow, ScriptId, ScriptOrder};
+use crate::core::event::{ScriptEnd, ScriptHow, ScriptId};
 use crate::system::http::Cancel;
 use crate::system::session;
 use crate::wire::script_text::{OUTPUT_MAX, printed, shebang, with_plain_line_ends};

@@ -20,8 +20,10 @@ use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
+use crate::core::effect::UploadStep;
 use crate::core::event::Event;
-use crate::core::operator::{TEMPORARY, UploadId, UploadStep};
+use crate::core::event::UploadId;
+use crate::core::operator::TEMPORARY;
 
 /// Bytes that may wait for the disk, with what each step takes besides.
 const BACKLOG: usize = 4 * 1024 * 1024;

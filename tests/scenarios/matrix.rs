@@ -186,8 +186,9 @@ pub fn assert_kept(case: &str, stage: &Stage, strategy: &str, uuid: &str, forged
 /// How many bytes of firmware are kept.
 pub fn kept(stage: &Stage) -> u64 {
     let cache = stage.device.path("data/cache");
-    let others = [".facts", ".sums", ".new"];
-    let is_firmware = |name: &&String| !others.iter().any(|end| name.ends_with(end));
+    // Also on their way to their name.
+    let others = [".facts", ".sums"];
+    let is_firmware = |name: &&String| !others.iter().any(|part| name.contains(part));
     files(&cache)
         .iter()
         .filter(is_firmware)

@@ -8,11 +8,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{ScriptEnd, ScriptHow, ScriptId, ScriptOrder};
 use crate::config::values::show_duration;
 use crate::core::Core;
-use crate::core::effect::Effect;
-use crate::core::event::ConnId;
+use crate::core::effect::{Effect, ScriptOrder};
+use crate::core::event::{ConnId, ScriptEnd, ScriptHow, ScriptId};
 use crate::core::timers::Timer;
 use crate::wire::script_text::{SCRIPT_MAX, looks_like_elixir};
 use crate::wire::{DevicePush, ScriptAnswer, ScriptRequest};

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{OperatorSetup, ScriptEnd, ScriptHow, ScriptId, UploadId, UploadStep};
+use super::OperatorSetup;
 use crate::core::Setup;
-use crate::core::effect::Effect;
-use crate::core::event::{Event, Signal, SocketEvent, Worker};
+use crate::core::effect::{Effect, UploadStep};
+use crate::core::event::{
+    Event, ScriptEnd, ScriptHow, ScriptId, Signal, SocketEvent, UploadId, Worker,
+};
 use crate::core::tests::{Bench, SECOND, setup};
 use crate::wire::{
     ConsoleEvent, ConsolePush, DeviceEvent, DevicePush, FileEvent, Inbound, Outbound, ScriptAnswer,

@@ -7,9 +7,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{UploadId, UploadStep};
 use crate::core::Core;
-use crate::core::effect::Effect;
+use crate::core::effect::{Effect, UploadStep};
+use crate::core::event::UploadId;
 use crate::core::timers::Timer;
 use crate::wire::FileEvent;
 

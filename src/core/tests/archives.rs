@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::core::effect::ArchiveOrder;
+use crate::core::effect::HubKeys;
 use crate::core::event::ArchiveEnd;
-use crate::core::keys::HubKeys;
 use crate::wire::Archive;
 
 const OTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";

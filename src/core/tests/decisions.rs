@@ -5,8 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::config::{Hook, NoDecision};
 use crate::core::effect::HookOrder;
-use crate::core::event::{ClientId, ControlEvent, HookEnd, QuestionId, RunId};
-use crate::core::policy::Opening;
+use crate::core::event::{ClientId, ControlEvent, HookEnd, Opening, QuestionId, RunId};
 use crate::wire::Archive;
 use crate::wire::control::{Method, Request};
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::error::Problem;
-use super::process::{Fate, Input, Manners, Process, Speech, Watch};
+use super::manners::{Input, Manners, Speech, Watch};
+use super::process::{Fate, Process};
 use super::{Installation, Outcome, Source, discard_unproven};
 use crate::system::http::Cancel;
 use crate::update::feed::{Drain, Feed};

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 
 use super::Installation;
 use super::error::Problem;
-use super::process::{Manners, Speech, Watch};
+use super::manners::{Manners, Speech, Watch};
 use crate::core::event::{Event, InstallEvent, JobId};
 use crate::system::waker::timeout_until;
 use crate::wire::fwup_frame::{Decoder, Message};

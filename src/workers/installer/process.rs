@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use super::Installation;
 use super::error::Problem;
 use super::listener::{Heard, LINGER, Listener, Pulse, is_alive, kill_group};
+use super::manners::{Input, Manners, Speech};
 use crate::system::http::Cancel;
 use crate::system::thread;
 use crate::system::waker::timeout_until;
@@ -38,49 +39,6 @@ const PIPE: i32 = 1024 * 1024;
 const EXIT_LOOK: Duration = Duration::from_millis(2);
 /// How often a writer that waits for room looks whether anybody will ever read.
 const ROOM_LOOK: Duration = Duration::from_millis(500);
-
-/// How a process is spoken to and watched.
-pub(super) struct Manners {
-    /// In the log.
-    pub name: String,
-    pub speech: Speech,
-    pub input: Input,
-    pub watch: Watch,
-    /// `None`: runs to its end even when the installation is cancelled.
-    pub cancel: Option<Cancel>,
-}
-
-/// The language on its pipes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speech {
-    /// fwup's frames, both ways.
-    Frames,
-    /// Plain bytes in, lines out.
-    Lines,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Input {
-    Nothing,
-    Pipe,
-}
-
-/// When it is killed.
-#[derive(Clone, Copy)]
-pub(super) enum Watch {
-    /// After so long without a word and without taking the input it is offered.
-    Stall(Duration),
-    /// After so long.
-    Deadline(Duration),
-}
-
-impl Watch {
-    fn limit(self) -> Duration {
-        match self {
-            Self::Stall(limit) | Self::Deadline(limit) => limit,
-        }
-    }
-}
 
 /// How a process ended that was fed.
 pub(super) enum Fate {

@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::error::Problem;
-use super::process::{Fate, Input, Manners, Process, Speech, Watch, environment};
+use super::manners::{Input, Manners, Speech, Watch};
+use super::process::{Fate, Process, environment};
 use super::{Installation, Outcome, Source, discard_unproven};
 use crate::system::durable;
 use crate::update::feed::{Chunk, Drain, Feed};

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::state::TlsInfo;
@@ -104,6 +104,26 @@ pub fn reset_on_close(tcp: &TcpStream) {
     let _ = setsockopt(tcp, sockopt::Linger, &linger);
 }
 
+/// Port 0 is any free one that the kernel gives to no client: a server that is stopped and
+/// started again finds it free.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    if address.port() == 0 {
+        let begin = (std::process::id() % u32::from(COUNT)) as u16;
+        for _ in 0..COUNT {
+            // Not one after the other: processes with neighbouring numbers keep apart.
+            let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(251);
+            let port = FIRST + ((u32::from(begin) + u32::from(step)) % u32::from(COUNT)) as u16;
+            if let Ok(socket) = TcpListener::bind(SocketAddr::new(address.ip(), port)) {
+                return Ok(socket);
+            }
+        }
+    }
+    TcpListener::bind(address)
+}
+
 /// An accept loop in a thread of its own.
 #[derive(Debug)]
 pub struct Listener {
@@ -121,7 +141,7 @@ impl Listener {
         address: SocketAddr,
         on_connection: impl Fn(TcpStream) + Send + 'static,
     ) -> io::Result<Listener> {
-        let socket = TcpListener::bind(address)?;
+        let socket = bind(address)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let (waker, sleeper) = wake::pair()?;
