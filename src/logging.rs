@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
@@ -30,7 +31,7 @@ pub fn start(filter: &str, target: LogTarget) {
     }
     let (target, problem) = match target {
         LogTarget::Stderr | LogTarget::Journal => (target, None),
-        LogTarget::Syslog => pipe(&mut builder, target, Syslog::open()),
+        LogTarget::Syslog => pipe(&mut builder, target, Syslog::open(SYSLOG)),
         LogTarget::Kmsg => pipe(&mut builder, target, open_kmsg()),
     };
     builder.format(move |out, record| {
@@ -88,24 +89,34 @@ fn open_kmsg() -> Result<File, String> {
 }
 
 /// One datagram for each line. Never blocks, and finds a daemon that was started again.
-struct Syslog(UnixDatagram);
+struct Syslog {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
 
 impl Syslog {
-    fn open() -> Result<Self, String> {
+    fn open(path: impl Into<PathBuf>) -> Result<Self, String> {
+        let path = path.into();
         let opened = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;
-            socket.connect(SYSLOG)?;
-            Ok(Self(socket))
+            socket.connect(&path)?;
+            Ok(socket)
         });
-        opened.map_err(|error| format!("NERVES_HUB_LOG_TARGET: {SYSLOG}: {error}"))
+        match opened {
+            Ok(socket) => Ok(Self { socket, path }),
+            Err(error) => Err(format!(
+                "NERVES_HUB_LOG_TARGET: {}: {error}",
+                path.display()
+            )),
+        }
     }
 }
 
 impl Write for Syslog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let is_sent = self.0.send(line).is_ok();
-        if !is_sent && self.0.connect(SYSLOG).is_ok() {
-            let _ = self.0.send(line);
+        let is_sent = self.socket.send(line).is_ok();
+        if !is_sent && self.socket.connect(&self.path).is_ok() {
+            let _ = self.socket.send(line);
         }
         // A line that nobody takes is lost: waiting would stop the agent.
         Ok(line.len())
@@ -113,5 +124,47 @@ impl Write for Syslog {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syslog_gets_a_datagram_a_line_also_after_its_restart_and_may_be_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        assert!(Syslog::open(&path).is_err());
+        let daemon = || {
+            // What the last one left behind.
+            let _ = std::fs::remove_file(&path);
+            let socket = UnixDatagram::bind(&path).unwrap();
+            let timeout = std::time::Duration::from_secs(10);
+            socket.set_read_timeout(Some(timeout)).unwrap();
+            socket
+        };
+        let first = daemon();
+        let mut log = Syslog::open(&path).unwrap();
+        let heard = |socket: &UnixDatagram| {
+            let mut buffer = [0; 100];
+            let length = socket.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        };
+        log.write_all(b"<30>one").unwrap();
+        log.write_all(b"<30>two").unwrap();
+        assert_eq!(
+            (heard(&first), heard(&first)),
+            ("<30>one".into(), "<30>two".into())
+        );
+        drop(first);
+        log.write_all(b"<30>lost").unwrap();
+        let second = daemon();
+        log.write_all(b"<30>three").unwrap();
+        assert_eq!(heard(&second), "<30>three");
+        // Nobody reads: nobody waits.
+        for _ in 0..10_000 {
+            log.write_all(b"<30>four").unwrap();
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::timers::Timer;
 use crate::config::Hook;
 use crate::wire::verdict::{Asked, Question, Verdict};
 
-/// The most that a question of another kind can have open, and the bound of all.
+/// One question of each kind can be open.
 const KINDS: usize = 3;
 /// How long a decider has before the hook is asked instead.
 const DECIDER_PATIENCE: Duration = Duration::from_secs(10);
@@ -51,6 +51,7 @@ impl Core {
     /// Asks; the answer, or that there is none, comes with a later event.
     pub(super) fn ask(&mut self, question: Question) {
         self.forget_question(question.asked());
+        // Whatever of its kind was open is forgotten by now.
         debug_assert!(self.decisions.open.len() < KINDS);
         let put_to = match self.ask_decider(question.clone()) {
             Some(id) => Whom::Decider(id),

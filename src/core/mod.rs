@@ -6,8 +6,8 @@
 //! * [`keys`] has the public keys that the hub sends.
 //! * [`archive`] takes the files that come beside firmware.
 //! * [`update`] takes one offer from arrival to reboot; `renewal` gets it another URL.
-//! * [`decision`] asks whoever decides; [`policy`] makes of it what becomes of an offer.
-//! * [`notice`] tells hooks what happens.
+//! * `decision` asks whoever decides; [`policy`] makes of it what becomes of an offer.
+//! * `notice` tells hooks what happens.
 //! * [`trial`] gets the running firmware marked valid, or rolled back.
 //! * [`shell`] has the shells that people at the hub open, by way of the `console` channel or
 //!   of the `local_shell` extension; [`extensions`] attaches and detaches; `outlet` is what
