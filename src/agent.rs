@@ -6,6 +6,7 @@ mod archives;
 mod control;
 mod errands;
 mod hooks;
+mod install;
 mod left;
 mod operator;
 mod service;
@@ -17,22 +18,20 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::{Config, ConfigErrors, Secret};
+use crate::config::{Config, ConfigErrors};
 use crate::core::Core;
-use crate::core::effect::{Attempt, Effect, InstallOrder};
-use crate::core::event::{ConnId, Errand, Event, JobId, SocketEvent, Worker};
+use crate::core::effect::{Attempt, Effect};
+use crate::core::event::{ConnId, Errand, Event, SocketEvent, Worker};
 use crate::system::hook::Site;
-use crate::system::http::Cancel;
 use crate::system::notify::Notifier;
 use crate::system::slots::{self, Guard, SlotSettings};
 use crate::system::waker::Waker;
 use crate::system::{footprint, identity, interface, metadata, time};
+use crate::update::cache;
 use crate::update::journal::Journal;
-use crate::update::means::Means;
-use crate::update::{cache, feed};
 use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
-use crate::workers::{download, installer, signals, socket};
+use crate::workers::{signals, socket};
 use access::Access;
 use operator::Hands;
 
@@ -117,14 +116,6 @@ struct SocketHandle {
     waker: Waker,
 }
 
-/// The running installation.
-struct Install {
-    job: JobId,
-    cancel: Cancel,
-    /// Where its download waits for fresh URLs.
-    urls: Sender<Secret>,
-}
-
 struct Agent {
     config: Config,
     core: Core,
@@ -137,7 +128,7 @@ struct Agent {
     own: VecDeque<Event>,
     socket: Option<SocketHandle>,
     heartbeat: Sender<Beat>,
-    install: Option<Install>,
+    install: Option<install::Running>,
     archive: Option<archives::Running>,
     shells: Vec<shells::Handle>,
     hands: Hands,
@@ -367,63 +358,6 @@ impl Agent {
             self.start_heartbeat_worker();
             // A fresh worker has room for its first order.
             let _ = self.heartbeat.try_send(beat);
-        }
-    }
-
-    fn start_install(&mut self, job: JobId, order: InstallOrder) {
-        let cancel = match Cancel::new() {
-            Ok(cancel) => cancel,
-            Err(error) => {
-                let lost = Err(format!("no descriptor for the update: {error}"));
-                return self
-                    .own
-                    .push_back(Event::WorkerExited(Worker::Installer(job), lost));
-            }
-        };
-        let (urls, fresh_urls) = bounded(1);
-        self.install = Some(Install {
-            job,
-            cancel: cancel.clone(),
-            urls,
-        });
-        let (chunks, firmware) = feed::channel();
-        let (offer, inbox, stop) = (order.offer.clone(), self.crew.inbox(), cancel.clone());
-        let (dialer, settings) = (self.access.download.clone(), self.config.download);
-        let cache = self.config.cache.clone();
-        let allow_insecure = self.config.allow_insecure;
-        self.spawn("download", Worker::Download(job), move || {
-            let tell = |event| {
-                // The dispatcher is gone only when the process leaves.
-                let _ = inbox.send(Event::Install(job, event));
-            };
-            let means = Means {
-                settings,
-                dialer,
-                allow_insecure,
-                cancel: &stop,
-                feed: &chunks,
-                tell: &tell,
-                fresh_urls,
-            };
-            download::run(job, &offer, &cache, &means, &inbox)
-        });
-        let (journal, guard) = (self.journal.clone(), self.guard.clone());
-        let inbox = self.crew.inbox();
-        self.spawn("installer", Worker::Installer(job), move || {
-            installer::run(job, order, firmware, &cancel, &journal, &guard, &inbox)
-        });
-    }
-
-    fn cancel_install(&mut self, job: JobId) {
-        if let Some(install) = self.install.take_if(|install| install.job == job) {
-            install.cancel.cancel();
-        }
-    }
-
-    fn renew_url(&mut self, job: JobId, url: Secret) {
-        if let Some(install) = self.install.as_ref().filter(|install| install.job == job) {
-            // The download waits for it, or is gone.
-            let _ = install.urls.try_send(url);
         }
     }
 }

@@ -457,6 +457,19 @@ fn a_reboot_takes_place_when_it_suits_or_nobody_says() {
 }
 
 #[test]
+fn a_reboot_that_may_cost_an_update_is_asked_about_and_then_does() {
+    let mut setup = deferring();
+    setup.operator.reboot_during_update = true;
+    let mut bench = Bench::joined(setup);
+    bench.offer("new");
+    assert_eq!(bench.install_orders(), 1);
+    bench.receive(Inbound::Device(DeviceEvent::Reboot));
+    bench.hook_ends(Hook::RebootRequest, said("reboot"));
+    bench.pass(5 * SECOND);
+    assert!(bench.rebooted());
+}
+
+#[test]
 fn a_reboot_of_the_hub_s_that_is_put_off_lets_an_update_go_first() {
     let mut bench = Bench::joined(deferring());
     bench.receive(Inbound::Device(DeviceEvent::Reboot));

@@ -1,0 +1,79 @@
+//! An update's two threads, download and installer: their start and stop.
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::Agent;
+use crate::config::Secret;
+use crate::core::effect::InstallOrder;
+use crate::core::event::{Event, JobId, Worker};
+use crate::system::http::Cancel;
+use crate::update::feed;
+use crate::update::means::Means;
+use crate::workers::{download, installer};
+
+/// The running installation.
+pub(super) struct Running {
+    job: JobId,
+    cancel: Cancel,
+    /// Where its download waits for fresh URLs.
+    urls: Sender<Secret>,
+}
+
+impl Agent {
+    pub(super) fn start_install(&mut self, job: JobId, order: InstallOrder) {
+        let cancel = match Cancel::new() {
+            Ok(cancel) => cancel,
+            Err(error) => {
+                let lost = Err(format!("no descriptor for the update: {error}"));
+                return self
+                    .own
+                    .push_back(Event::WorkerExited(Worker::Installer(job), lost));
+            }
+        };
+        let (urls, fresh_urls) = bounded(1);
+        self.install = Some(Running {
+            job,
+            cancel: cancel.clone(),
+            urls,
+        });
+        let (chunks, firmware) = feed::channel();
+        let (offer, inbox, stop) = (order.offer.clone(), self.crew.inbox(), cancel.clone());
+        let (dialer, settings) = (self.access.download.clone(), self.config.download);
+        let cache = self.config.cache.clone();
+        let allow_insecure = self.config.allow_insecure;
+        self.spawn("download", Worker::Download(job), move || {
+            let tell = |event| {
+                // The dispatcher is gone only when the process leaves.
+                let _ = inbox.send(Event::Install(job, event));
+            };
+            let means = Means {
+                settings,
+                dialer,
+                allow_insecure,
+                cancel: &stop,
+                feed: &chunks,
+                tell: &tell,
+                fresh_urls,
+            };
+            download::run(job, &offer, &cache, &means, &inbox)
+        });
+        let (journal, guard) = (self.journal.clone(), self.guard.clone());
+        let inbox = self.crew.inbox();
+        self.spawn("installer", Worker::Installer(job), move || {
+            installer::run(job, order, firmware, &cancel, &journal, &guard, &inbox)
+        });
+    }
+
+    pub(super) fn cancel_install(&mut self, job: JobId) {
+        if let Some(install) = self.install.take_if(|install| install.job == job) {
+            install.cancel.cancel();
+        }
+    }
+
+    pub(super) fn renew_url(&mut self, job: JobId, url: Secret) {
+        if let Some(install) = self.install.as_ref().filter(|install| install.job == job) {
+            // The download waits for it, or is gone.
+            let _ = install.urls.try_send(url);
+        }
+    }
+}
