@@ -189,7 +189,7 @@ settings! {
     }
     "Link" {
         NERVES_HUB_HEARTBEAT_INTERVAL Plain Kind::Duration(ms(100), s(170)), "30s",
-            "Between heartbeats, 100ms to 170s: the hub drops a socket that is silent for 180s. An unanswered one drops the link.";
+            "Between heartbeats, 100ms to 170s: the hub drops a socket that is silent for 180s. One that is not answered before the next drops the link; while other messages come in, before the third one after it.";
         NERVES_HUB_REJOIN_AFTER Plain Kind::Duration(ms(10), HOUR), "5s",
             "Wait before a channel that failed or closed is joined again.";
         NERVES_HUB_RECONNECT_MIN Plain Kind::Duration(ms(10), HOUR), "1s",

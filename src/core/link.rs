@@ -14,6 +14,9 @@ use crate::wire::{Inbound, Outbound, Push};
 
 /// Redirects followed in a row (PROTOCOL §1).
 const MAX_REDIRECTS: u8 = 2;
+/// While a file or a paste comes in, the answer to a heartbeat stands behind all of it: so
+/// many times it is waited for once more.
+const BEHIND_OTHERS: u8 = 2;
 /// Pause between attempts while the network has never been seen.
 const NETWORK_PROBE_PAUSE: Duration = Duration::from_secs(3);
 
@@ -43,8 +46,12 @@ pub(super) enum Phase {
 pub(super) struct Session {
     pub conn: ConnId,
     last_ref: u64,
-    /// The heartbeat not yet answered.
+    /// The first heartbeat that is not answered yet.
     heartbeat: Option<u64>,
+    /// Something else came since a heartbeat was last due, …
+    heard: bool,
+    /// … and that many times it was why the answer was waited for.
+    patience: u8,
     pub local: Option<IpAddr>,
     pub interface: Option<String>,
 }
@@ -132,6 +139,8 @@ impl Core {
             conn,
             last_ref: 0,
             heartbeat: None,
+            heard: false,
+            patience: 0,
             local,
             interface,
         };
@@ -141,6 +150,9 @@ impl Core {
     }
 
     fn on_received(&mut self, inbound: Inbound) {
+        if let Some(session) = self.link.session() {
+            session.heard = true;
+        }
         match inbound {
             Inbound::Reply(reply) => {
                 let answered = |session: &&mut Session| session.heartbeat == Some(reply.reference);
@@ -310,16 +322,20 @@ impl Core {
         if self.link.conn() != Some(conn) {
             return;
         }
-        let unanswered = self
-            .link
-            .session()
-            .is_some_and(|session| session.heartbeat.is_some());
-        if unanswered {
+        let Some(session) = self.link.session() else {
+            return;
+        };
+        let (unanswered, heard) = (session.heartbeat, std::mem::take(&mut session.heard));
+        session.patience = match unanswered {
+            Some(_) => session.patience + 1,
+            None => 0,
+        };
+        if unanswered.is_some() && (!heard || session.patience > BEHIND_OTHERS) {
             return self.drop_link("the hub did not answer a heartbeat");
         }
         let reference = self.push(None, Outbound::Heartbeat);
         if let Some(session) = self.link.session() {
-            session.heartbeat = reference;
+            session.heartbeat = unanswered.or(reference);
         }
     }
 

@@ -418,6 +418,43 @@ fn an_unanswered_heartbeat_ends_the_link_when_the_next_is_due() {
     assert_eq!(bench.attempts().len(), 1);
 }
 
+/// It stands behind all that, on a slow line for longer than an interval.
+#[test]
+fn an_answer_that_stands_behind_other_messages_is_waited_for_but_not_for_ever() {
+    let nothing_new = || Inbound::Device(DeviceEvent::NoUpdate);
+    let mut bench = Bench::joined(setup());
+    let conn = bench.conn();
+    for _ in 0..3 {
+        bench.event(Event::HeartbeatDue(conn));
+        bench.receive(nothing_new());
+    }
+    assert!(!bench.effects.contains(&Effect::Disconnect(conn)));
+    bench.event(Event::HeartbeatDue(conn));
+    assert!(bench.effects.contains(&Effect::Disconnect(conn)));
+
+    let mut bench = Bench::joined(setup());
+    let conn = bench.conn();
+    bench.event(Event::HeartbeatDue(conn));
+    let is_heartbeat = |push: &&&Push| push.body == Outbound::Heartbeat;
+    let first = bench
+        .pushes()
+        .iter()
+        .find(is_heartbeat)
+        .expect("one")
+        .reference;
+    bench.receive(nothing_new());
+    bench.event(Event::HeartbeatDue(conn));
+    bench.reply(Topic::Phoenix, first);
+    bench.event(Event::HeartbeatDue(conn));
+    assert!(
+        !bench.effects.contains(&Effect::Disconnect(conn)),
+        "the first was answered"
+    );
+    // Silence, again, is the end.
+    bench.event(Event::HeartbeatDue(conn));
+    assert!(bench.effects.contains(&Effect::Disconnect(conn)));
+}
+
 #[test]
 fn a_join_without_an_answer_ends_the_link() {
     let mut bench = Bench::new(setup());

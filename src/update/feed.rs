@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bo
 use crate::system::http::Cancel;
 
 /// Payload bytes of a full chunk.
-pub const CHUNK: usize = 64 * 1024;
+pub const CHUNK: usize = 32 * 1024;
 /// fwup's frame length stands before the payload.
 pub const HEADER: usize = 4;
 /// Chunks on their way; with [`CHUNK`] this bounds the memory of an update.
