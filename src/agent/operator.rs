@@ -193,6 +193,9 @@ impl Agent {
         if let Worker::Script(id) = worker {
             self.hands.scripts.retain(|(other, _)| *other != id);
         }
+        if let Worker::SendFile(id) = worker {
+            self.hands.sending.take_if(|file| file.id == id);
+        }
     }
 }
 
