@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Core;
 use super::channel::Phase;
+use super::effect::Effect;
 use super::event::{HookEnd, RunId, ShellKind};
 use super::timers::Timer;
 use crate::config::{Hook, values};
@@ -128,6 +129,8 @@ impl Core {
     }
 
     pub(super) fn on_hook_ended(&mut self, run: RunId, end: HookEnd) {
+        // What running it has brought into memory is not needed between hooks.
+        self.effect(Effect::Settle);
         if self.on_hook_answered(run, &end) {
             return;
         }

@@ -713,3 +713,13 @@ fn delays_between_connections_are_the_hook_s() {
         near(&delays(silent), [1.0, 2.0, 4.0, 8.0]);
     }
 }
+
+#[test]
+fn what_running_a_hook_took_in_memory_is_given_back() {
+    let mut bench = Bench::new(setup());
+    bench.open();
+    bench.reply_to_join();
+    let before = bench.count(&Effect::Settle);
+    bench.hook_ends(Hook::Connected, HookEnd::Absent);
+    assert_eq!(bench.count(&Effect::Settle), before + 1);
+}
