@@ -179,11 +179,13 @@ impl Run {
 
     /// Leaves it to be reaped: until then its number names its session.
     fn has_exited(&self) -> bool {
+        !matches!(self.peek(), Ok(WaitStatus::StillAlive))
+    }
+
+    /// How the leader ended, which is left to be reaped: its number stays its own.
+    fn peek(&self) -> nix::Result<WaitStatus> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        !matches!(
-            waitid(Id::Pid(self.leader), flags),
-            Ok(WaitStatus::StillAlive)
-        )
+        waitid(Id::Pid(self.leader), flags)
     }
 
     /// Reads what there is, within limits; true when there may be more, and none is kept.
@@ -222,6 +224,8 @@ impl Run {
 
     /// What there is to tell, within limits; and what is not over by then.
     fn end(mut self, over: Over) -> (ScriptEnd, Option<Remains>) {
+        // Known even if others of its session take long to die.
+        let ended = self.peek();
         let is_over = session::end(self.leader);
         self.read();
         let status = match is_over {
@@ -235,7 +239,11 @@ impl Run {
                 (Some(code), _) => ScriptHow::Exited(code),
                 (None, signal) => ScriptHow::Killed(signal.unwrap_or(0)),
             },
-            (Over::Exited, None) => ScriptHow::Failed("its exit status is lost".to_owned()),
+            (Over::Exited, None) => match ended {
+                Ok(WaitStatus::Exited(_, code)) => ScriptHow::Exited(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => ScriptHow::Killed(signal as i32),
+                _ => ScriptHow::Failed("its exit status is lost".to_owned()),
+            },
         };
         let output = printed(&self.first, self.total);
         let (child, leader) = (self.child, self.leader);
