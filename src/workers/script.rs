@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, geteuid};
 
 use crate::core::effect::ScriptOrder;
@@ -158,7 +158,7 @@ impl Run {
     fn watch(&mut self, deadline: Instant, cancel: &Cancel) -> Over {
         loop {
             // What was printed before the exit is in the pipe by then.
-            let exited = self.has_exited();
+            let exited = session::has_ended(self.leader);
             let flooded = self.read();
             if exited {
                 return Over::Exited;
@@ -175,17 +175,6 @@ impl Run {
                 false => self.sleep(TICK.min(left), cancel),
             }
         }
-    }
-
-    /// Leaves it to be reaped: until then its number names its session.
-    fn has_exited(&self) -> bool {
-        !matches!(self.peek(), Ok(WaitStatus::StillAlive))
-    }
-
-    /// How the leader ended, which is left to be reaped: its number stays its own.
-    fn peek(&self) -> nix::Result<WaitStatus> {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        waitid(Id::Pid(self.leader), flags)
     }
 
     /// Reads what there is, within limits; true when there may be more, and none is kept.
@@ -225,7 +214,7 @@ impl Run {
     /// What there is to tell, within limits; and what is not over by then.
     fn end(mut self, over: Over) -> (ScriptEnd, Option<Remains>) {
         // Known even if others of its session take long to die.
-        let ended = self.peek();
+        let ended = session::peek(self.leader);
         let is_over = session::end(self.leader);
         self.read();
         let status = match is_over {

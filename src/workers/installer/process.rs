@@ -24,9 +24,10 @@ use nix::unistd::Pid;
 
 use super::Installation;
 use super::error::Problem;
-use super::listener::{Heard, LINGER, Listener, Pulse, is_alive, kill_group};
+use super::listener::{Heard, LINGER, Listener, Pulse, kill_group};
 use super::manners::{Input, Manners, Speech};
 use crate::system::http::Cancel;
+use crate::system::session::has_ended;
 use crate::system::thread;
 use crate::system::waker::timeout_until;
 use crate::update::feed::{CHUNK, Chunk, Drain, Feed};
@@ -291,7 +292,7 @@ impl Process {
 
     fn await_exit(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        while is_alive(self.group) && Instant::now() < deadline {
+        while !has_ended(self.group) && Instant::now() < deadline {
             std::thread::sleep(EXIT_LOOK);
         }
     }
