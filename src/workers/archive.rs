@@ -153,14 +153,12 @@ impl Work<'_> {
             CommandError::Stopped { .. } => ArchiveEnd::Cancelled,
             error => ArchiveEnd::Failed(error.to_string()),
         })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let reason = format!("verification failed: {}: {}", output.status, said.trim());
-        Err(match output.status.code() {
-            Some(NOT_GOOD) => ArchiveEnd::Refused(reason),
-            _ => ArchiveEnd::Failed(reason),
+        command::verdict(&output).map_err(|problem| {
+            let reason = format!("verification failed: {problem}");
+            match output.status.code() {
+                Some(NOT_GOOD) => ArchiveEnd::Refused(reason),
+                _ => ArchiveEnd::Failed(reason),
+            }
         })
     }
 
@@ -192,11 +190,6 @@ impl Work<'_> {
             program.env(name, value);
         }
         let output = command::capture(&mut program, READY_DEADLINE, COMMAND_OUTPUT);
-        let output = output.map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("{}: {}", output.status, said.trim()))
+        command::verdict(&output.map_err(|error| error.to_string())?)
     }
 }
