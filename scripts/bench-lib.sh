@@ -110,6 +110,8 @@ hub() {
 
 # start_agent NAME=VALUE...: the agent with these and the hub's settings, joined.
 start_agent() {
+    # Each is a device of its own: no reboot of an earlier one is owed.
+    rm -rf "$work/data"
     before=$(count_joins)
     set -- "NERVES_HUB_FIRMWARE_METADATA=file:$work/metadata" \
         "NERVES_HUB_DATA_PATH=$work/data" "NERVES_HUB_REBOOT_COMMAND=true" \

@@ -138,16 +138,8 @@ fn is_validated(settings: &SlotSettings, hooks: &Site) -> Option<bool> {
 
 /// Runs a setting's command; an `Err` names both, and the exit status or what it said.
 fn run(setting: &str, text: &str, deadline: Duration) -> Result<(), String> {
-    match command::capture(&mut command::shell(text), deadline, COMMAND_OUTPUT) {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(format!(
-                "{setting}: {text:?}: {}: {}",
-                output.status,
-                said.trim()
-            ))
-        }
-        Err(error) => Err(format!("{setting}: {text:?}: {error}")),
-    }
+    command::capture(&mut command::shell(text), deadline, COMMAND_OUTPUT)
+        .map_err(|error| error.to_string())
+        .and_then(|output| command::verdict(&output))
+        .map_err(|problem| format!("{setting}: {text:?}: {problem}"))
 }

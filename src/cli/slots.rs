@@ -176,20 +176,18 @@ fn rebooted(config: &Config, now: bool, done: &str) -> Answer {
     nix::unistd::sync();
     let text = &config.reboot_command;
     let mut shell = command::shell(text);
-    let problem = match command::capture(&mut shell, REBOOT_DEADLINE, REBOOT_OUTPUT) {
-        Ok(output) if output.status.success() => {
-            return Answer::new(exit::OK, format!("{done}; rebooting"));
-        }
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            format!("{}: {}", output.status, said.trim())
-        }
-        Err(error) => error.to_string(),
-    };
-    Answer::new(
-        exit::OS_ERROR,
-        format!("{done}, but NERVES_HUB_REBOOT_COMMAND {text:?} failed: {problem}; reboot by hand"),
-    )
+    let result = command::capture(&mut shell, REBOOT_DEADLINE, REBOOT_OUTPUT)
+        .map_err(|error| error.to_string())
+        .and_then(|output| command::verdict(&output));
+    match result {
+        Ok(()) => Answer::new(exit::OK, format!("{done}; rebooting")),
+        Err(problem) => Answer::new(
+            exit::OS_ERROR,
+            format!(
+                "{done}, but NERVES_HUB_REBOOT_COMMAND {text:?} failed: {problem}; reboot by hand"
+            ),
+        ),
+    }
 }
 
 const NOTHING: &str = "–";

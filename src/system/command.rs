@@ -76,11 +76,23 @@ pub fn without_secrets(command: &mut Command) {
     }
 }
 
+/// Whether a command succeeded.
+///
+/// # Errors
+/// It did not: its status, and what it said on standard error.
+pub fn verdict(output: &Output) -> Result<(), String> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}", output.status, said.trim()))
+}
+
 /// Runs `command` to its end, with nothing on its standard input.
 ///
 /// `deadline` covers start to exit. Standard output beyond `cap` bytes is an error, of
 /// standard error the first `cap` bytes are kept. An exit status other than zero is not
-/// an error here: look at [`Output::status`].
+/// an error here: see [`verdict`].
 pub fn capture(
     command: &mut Command,
     deadline: Duration,

@@ -10,9 +10,11 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, setsid};
 
 use super::command::without_secrets;
@@ -71,6 +73,21 @@ pub fn scrub(command: &mut Command) {
             command.env_remove(name);
         }
     }
+}
+
+/// How a child ended, or that it is still alive; it is left to be reaped, so that its number
+/// stays its own.
+///
+/// # Errors
+/// It is no child, or ended by a signal without a name.
+pub fn peek(child: Pid) -> nix::Result<WaitStatus> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    waitid(Id::Pid(child), flags)
+}
+
+/// Whether a child has ended, by whatever signal; see [`peek`].
+pub fn has_ended(child: Pid) -> bool {
+    !matches!(peek(child), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
 }
 
 /// Kills whatever is left of the session that `leader` leads. False when something would

@@ -46,12 +46,12 @@ impl<'a> Paced<'a> {
         let now = Instant::now();
         // Time lost to a slow link or flash is not made up for.
         self.due = self.due.max(now) + Duration::from_micros(count * 1_000_000 / self.rate);
-        let due = self.due.min(self.until);
-        match due.saturating_duration_since(now) {
-            pause if pause >= SHORT_PAUSE => patience::sleep(pause, self.cancel)
-                .map_err(|_| io::Error::other("the download was cancelled")),
-            _ => Ok(()),
+        if self.due.saturating_duration_since(now) < SHORT_PAUSE {
+            return Ok(());
         }
+        let pause = self.due.min(self.until).saturating_duration_since(now);
+        patience::sleep(pause, self.cancel)
+            .map_err(|_| io::Error::other("the download was cancelled"))
     }
 }
 

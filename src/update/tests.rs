@@ -337,7 +337,7 @@ fn a_download_that_takes_too_long_says_so() {
         };
         let begin = Instant::now();
         let (ended, _, whole) = download(&server, strategy, ALL, settings);
-        assert!(!whole, "{case}");
+        assert!(!whole, "{case}: {ended:?} after {:?}", begin.elapsed());
         let Err(Failure::Failed(reason)) = ended else {
             panic!("{case}: {ended:?}");
         };

@@ -159,14 +159,12 @@ impl Work<'_> {
             CommandError::Stopped { .. } => ArchiveEnd::Cancelled,
             error => ArchiveEnd::Failed(error.to_string()),
         })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let reason = format!("verification failed: {}: {}", output.status, said.trim());
-        Err(match output.status.code() {
-            Some(NOT_GOOD) => ArchiveEnd::Refused(reason),
-            _ => ArchiveEnd::Failed(reason),
+        command::verdict(&output).map_err(|problem| {
+            let reason = format!("verification failed: {problem}");
+            match output.status.code() {
+                Some(NOT_GOOD) => ArchiveEnd::Refused(reason),
+                _ => ArchiveEnd::Failed(reason),
+            }
         })
     }
 
@@ -236,14 +234,9 @@ impl Work<'_> {
         program.env("NERVES_HUB_ARCHIVE_PATH", path);
         program.envs(self.told());
         let output = command::capture(&mut program, READY_DEADLINE, COMMAND_OUTPUT);
-        let problem = match output {
-            Ok(output) if output.status.success() => return,
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                format!("{}: {}", output.status, said.trim())
-            }
-            Err(error) => error.to_string(),
-        };
-        log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
+        let verdict = output.map_err(|error| error.to_string());
+        if let Err(problem) = verdict.and_then(|output| command::verdict(&output)) {
+            log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
+        }
     }
 }

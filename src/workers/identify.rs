@@ -105,16 +105,12 @@ fn run_command(site: &Site, text: &str, cancel: &Cancel) -> Result<(), String> {
     let is_over = || cancel.is_cancelled();
     let limit = site.command_limit;
     let output = command::capture_until(&mut program, limit, COMMAND_OUTPUT, &is_over);
-    let problem = match output {
-        Ok(output) if output.status.success() => return Ok(()),
-        Err(CommandError::Stopped { .. }) => return Ok(()),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            format!("{}: {}", output.status, said.trim())
-        }
-        Err(error) => error.to_string(),
+    let result = match output {
+        Err(CommandError::Stopped { .. }) => Ok(()),
+        Err(error) => Err(error.to_string()),
+        Ok(output) => command::verdict(&output),
     };
-    Err(format!("NERVES_HUB_IDENTIFY_COMMAND: {text:?}: {problem}"))
+    result.map_err(|problem| format!("NERVES_HUB_IDENTIFY_COMMAND: {text:?}: {problem}"))
 }
 
 /// The LED that is best for it by its name; of equal ones the first in the alphabet.

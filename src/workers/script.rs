@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, geteuid};
 
 use crate::core::effect::ScriptOrder;
@@ -158,7 +158,7 @@ impl Run {
     fn watch(&mut self, deadline: Instant, cancel: &Cancel) -> Over {
         loop {
             // What was printed before the exit is in the pipe by then.
-            let exited = self.has_exited();
+            let exited = session::has_ended(self.leader);
             let flooded = self.read();
             if exited {
                 return Over::Exited;
@@ -175,15 +175,6 @@ impl Run {
                 false => self.sleep(TICK.min(left), cancel),
             }
         }
-    }
-
-    /// Leaves it to be reaped: until then its number names its session.
-    fn has_exited(&self) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        !matches!(
-            waitid(Id::Pid(self.leader), flags),
-            Ok(WaitStatus::StillAlive)
-        )
     }
 
     /// Reads what there is, within limits; true when there may be more, and none is kept.
@@ -222,6 +213,8 @@ impl Run {
 
     /// What there is to tell, within limits; and what is not over by then.
     fn end(mut self, over: Over) -> (ScriptEnd, Option<Remains>) {
+        // Known even if others of its session take long to die.
+        let ended = session::peek(self.leader);
         let is_over = session::end(self.leader);
         self.read();
         let status = match is_over {
@@ -235,7 +228,11 @@ impl Run {
                 (Some(code), _) => ScriptHow::Exited(code),
                 (None, signal) => ScriptHow::Killed(signal.unwrap_or(0)),
             },
-            (Over::Exited, None) => ScriptHow::Failed("its exit status is lost".to_owned()),
+            (Over::Exited, None) => match ended {
+                Ok(WaitStatus::Exited(_, code)) => ScriptHow::Exited(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => ScriptHow::Killed(signal as i32),
+                _ => ScriptHow::Failed("its exit status is lost".to_owned()),
+            },
         };
         let output = printed(&self.first, self.total);
         let (child, leader) = (self.child, self.leader);

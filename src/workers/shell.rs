@@ -131,7 +131,7 @@ impl<'a> Shell<'a> {
                 return Ok(());
             }
             self.write_input();
-            if self.last_words.is_none() && session::has_ended(&self.pty.child) {
+            if self.last_words.is_none() && self.pty.has_ended() {
                 self.last_words = Some(0);
             }
             self.read_output();

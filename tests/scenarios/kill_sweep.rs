@@ -6,15 +6,17 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devhub::Firmware;
 use devhub::store::{Fault, When};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 
 use crate::matrix::kept;
-use crate::rig::{Installer, installers};
+use crate::rig::{Installer, PATIENCE, installers};
 use crate::stage::Stage;
+use crate::terminal::lives;
 
 const KIB: u64 = 2500;
 const PART: u64 = 1 << 20;
@@ -86,9 +88,16 @@ fn await_moment(stage: &Stage, firmware: &Firmware, size: u64, moment: Moment) {
 /// As a power cut: the agent and all it has started, at once.
 fn kill_all(stage: &mut Stage) {
     stage.agent.signal(Signal::SIGSTOP);
-    for child in stage.agent.children() {
-        let pid = child.parse().expect("pid");
-        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+    // One that has just been forked may not have a group yet, nor its parent have stopped.
+    let end = Instant::now() + PATIENCE;
+    while !stage.agent.has_stopped() || stage.agent.children().iter().any(|pid| lives(pid)) {
+        assert!(Instant::now() < end, "neither stopped nor alone");
+        for child in stage.agent.children() {
+            let pid = Pid::from_raw(child.parse().expect("pid"));
+            let _ = killpg(pid, Signal::SIGKILL);
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        std::thread::yield_now();
     }
     stage.agent.signal(Signal::SIGKILL);
     stage.agent.wait_exit();

@@ -384,11 +384,25 @@ impl Agent {
             .expect("number")
     }
 
-    /// Processes whose parent is the agent, zombies included.
-    pub fn children(&self) -> Vec<String> {
+    /// The file `name` of each of the agent's threads in /proc.
+    fn of_threads(&self, name: &str) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("tasks");
         tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join(name)).ok())
+            .collect()
+    }
+
+    /// Whether a SIGSTOP has reached every thread.
+    pub fn has_stopped(&self) -> bool {
+        let stats = self.of_threads("stat");
+        stats.iter().all(|stat| stat.contains(") T "))
+    }
+
+    /// Processes whose parent is the agent, zombies included.
+    pub fn children(&self) -> Vec<String> {
+        let texts = self.of_threads("children");
+        texts
+            .iter()
             .flat_map(|text| {
                 text.split_whitespace()
                     .map(str::to_owned)

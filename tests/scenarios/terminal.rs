@@ -186,7 +186,7 @@ pub fn expect_end(mut agent: Agent) {
 }
 
 /// Not a zombie either, once init has got to it.
-fn lives(pid: &str) -> bool {
+pub fn lives(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }

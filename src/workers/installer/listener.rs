@@ -16,13 +16,13 @@ use crossbeam_channel::Sender;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::Installation;
 use super::error::Problem;
 use super::manners::{Manners, Speech, Watch};
 use crate::core::event::{Event, InstallEvent, JobId};
+use crate::system::session::has_ended;
 use crate::system::waker::timeout_until;
 use crate::wire::fwup_frame::{Decoder, Message};
 use crate::wire::installer_line::{Line, Lines};
@@ -54,15 +54,6 @@ pub(super) struct Pulse {
 pub(super) fn kill_group(group: Pid, signal: Signal) {
     // It may be gone already.
     let _ = killpg(group, signal);
-}
-
-/// Whether it still runs; it is not reaped, so the number stays its own.
-pub(super) fn is_alive(process: Pid) -> bool {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-    matches!(
-        waitid(Id::Pid(process), flags),
-        Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
-    )
 }
 
 /// What the process said, all told.
@@ -199,7 +190,7 @@ impl Listener {
         if said_something {
             self.last_word = now;
         }
-        if self.gone_since.is_none() && !is_alive(self.group) {
+        if self.gone_since.is_none() && has_ended(self.group) {
             self.gone_since = Some(now);
         }
         let silent = now.duration_since(self.last_word) >= QUIET;

@@ -16,17 +16,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::Installation;
 use super::error::Problem;
-use super::listener::{Heard, LINGER, Listener, Pulse, is_alive, kill_group};
+use super::listener::{Heard, LINGER, Listener, Pulse, kill_group};
 use super::manners::{Input, Manners, Speech};
 use crate::system::http::Cancel;
+use crate::system::session::has_ended;
 use crate::system::thread;
 use crate::system::waker::timeout_until;
 use crate::update::feed::{CHUNK, Chunk, Drain, Feed};
@@ -54,9 +56,17 @@ pub(super) enum Fate {
 /// An installer left behind by an agent that was killed must not go on writing: the next
 /// agent could not know.
 fn die_with_us(command: &mut Command) {
-    let last_breath = || Ok(prctl::set_pdeathsig(Signal::SIGKILL)?);
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe and
-    // allocates nothing.
+    let us = getpid();
+    let last_breath = move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // We may have gone before the kernel was told.
+        match getppid() == us {
+            true => Ok(()),
+            false => Err(Errno::ESRCH.into()),
+        }
+    };
+    // SAFETY: between fork and exec only prctl(2) and getppid(2) are called, which are
+    // async-signal-safe and allocate nothing.
     unsafe { command.pre_exec(last_breath) };
 }
 
@@ -291,7 +301,7 @@ impl Process {
 
     fn await_exit(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        while is_alive(self.group) && Instant::now() < deadline {
+        while !has_ended(self.group) && Instant::now() < deadline {
             std::thread::sleep(EXIT_LOOK);
         }
     }

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::pty::{PtyMaster, Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr};
-use nix::unistd::{fchown, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Pid, fchown, setgid, setgroups, setsid, setuid};
 
 use super::account::{Account, Identity};
 use crate::config::ShellSettings;
@@ -48,6 +48,11 @@ struct Plan {
 }
 
 impl Pty {
+    /// Whether the program has ended; it is not reaped yet.
+    pub(super) fn has_ended(&self) -> bool {
+        session::has_ended(Pid::from_raw(self.child.id().cast_signed()))
+    }
+
     /// # Errors
     /// Why not, in words for a person who wants the shell.
     pub(super) fn start(settings: &ShellSettings, size: WindowSize) -> Result<Self, String> {

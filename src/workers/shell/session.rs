@@ -5,11 +5,10 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::core::event::ShellEnd;
-use crate::system::session::members;
+use crate::system::session::{has_ended, members};
 
 /// Between hanging up and killing.
 const GRACE: Duration = Duration::from_secs(1);
@@ -17,13 +16,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const REAP: Duration = Duration::from_secs(1);
 /// Between looks while something is going.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// True when the child has ended; it is not reaped, so that its number stays its own.
-pub(super) fn has_ended(child: &Child) -> bool {
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
-}
 
 /// Ends the session of `child` and reaps it. `meanwhile` is called while something is still
 /// going: a process that waits for its output to be taken cannot end.
@@ -34,7 +26,7 @@ pub(super) fn end(child: &mut Child, mut meanwhile: impl FnMut()) -> ShellEnd {
     let mut told = Vec::new();
     loop {
         let members = members(session);
-        if members.is_empty() && has_ended(child) {
+        if members.is_empty() && has_ended(session) {
             break;
         }
         // Nobody is hung up twice, and everybody is killed until they are gone.
