@@ -10,6 +10,7 @@
 //! * [`core`]: decides. Pure: tested as `(events, time) -> effects`.
 //! * [`workers`]: one file, one thread.
 //! * [`update`]: how firmware gets from a URL to the installer.
+//! * [`extensions`]: what is sent to the hub beside updates, each apart from the rest.
 //! * [`system`]: network, clock, processes, key-value stores.
 //! * [`cli`]: the commands beside running.
 //!
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod exit;
+pub mod extensions;
 pub mod logging;
 pub mod system;
 pub mod update;

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod error;
+pub mod extensions;
 pub mod hooks;
 pub mod operator;
 pub mod parse;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use extensions::ExtensionSettings;
 pub use hooks::{Hook, HookSettings};
 pub use operator::{IdentifySettings, Led, OperatorSettings, ScriptSettings, UploadSettings};
 pub use parse::{control_socket, parse};
@@ -72,6 +74,7 @@ pub struct Config {
     pub policy: PolicySettings,
     pub hooks: HookSettings,
     pub service: ServiceSettings,
+    pub extensions: ExtensionSettings,
     /// How long `SIGTERM` waits for fwup when all bytes of an update have been handed over.
     pub shutdown_timeout: Duration,
     /// env_logger filter.

@@ -19,8 +19,8 @@ use super::table::setting;
 use super::values::{self, show_duration};
 use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, ControlSettings, DownloadSettings,
-    HubAddress, LinkSettings, LinkTimeouts, Serializer, Strategy, address, hooks, operator, policy,
-    service,
+    HubAddress, LinkSettings, LinkTimeouts, Serializer, Strategy, address, extensions, hooks,
+    operator, policy, service,
 };
 
 /// The configuration and warnings worth logging, or every problem found.
@@ -74,6 +74,7 @@ fn config(r: &mut Reader) -> Config {
         policy: policy::read(r),
         hooks: hooks::read(r),
         service: service::read(r),
+        extensions: extensions::read(r),
         shutdown_timeout: r.duration(setting!("NERVES_HUB_SHUTDOWN_TIMEOUT")),
         log_filter: log_filter(r),
         allow_insecure,

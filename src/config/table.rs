@@ -375,6 +375,12 @@ settings! {
         NERVES_HUB_SHELL_USER Plain Text("USER"), "",
             "User that shells run as, with all of that user's groups. Else the agent's own, which is mostly root.";
     }
+    "Extensions" {
+        NERVES_HUB_EXTENSIONS Plain List("NAME"), "health",
+            "Extensions that are enabled; the hub decides which of them it attaches. local_shell needs NERVES_HUB_LOCAL_SHELL only. none: not one.";
+        NERVES_HUB_EXTENSION_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "30s",
+            "How long an extension may work upon one thing it was told before it counts as hanging and is detached.";
+    }
     "Operator" {
         NERVES_HUB_SCRIPTS Plain Boolean, "1",
             "Runs the hub's support scripts. Off: each is answered with an error that says so.";

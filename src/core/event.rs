@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::wire::control::Request;
 use crate::wire::{FilePush, Inbound};
 
@@ -30,6 +32,10 @@ pub struct RunId(pub u64);
 /// One file on its way to the hub's console. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendId(pub u64);
+
+/// One of the extensions that are enabled: its place in [`crate::core::Setup`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtensionId(pub usize);
 
 /// A fact for the dispatcher's one inbox.
 #[derive(Debug)]
@@ -68,6 +74,7 @@ pub enum Event {
     Signal(Signal),
     Control(ClientId, ControlEvent),
     SendFile(SendId, SendEvent),
+    Extension(ExtensionId, ExtensionEvent),
     /// The device's clock, which was before the agent was built, shows a later time.
     ClockSet,
     WorkerExited(Worker, Result<(), String>),
@@ -240,6 +247,25 @@ pub enum SendEvent {
     Progress { sent: u64, size: u64 },
     /// Last event of a file: how many bytes it had.
     Ended(Result<u64, String>),
+}
+
+/// From an extension's thread.
+#[derive(Debug)]
+pub enum ExtensionEvent {
+    /// What it was last told has been dealt with.
+    Idle,
+    /// For the hub: `NAME:event`.
+    Push { event: String, payload: Value },
+    /// To a client of the control socket.
+    Answer {
+        question: u64,
+        answer: Result<Value, String>,
+    },
+    /// Raised or described anew; `None`: cleared.
+    Alarm {
+        name: String,
+        description: Option<String>,
+    },
 }
 
 /// How a run of a hook ended.

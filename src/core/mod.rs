@@ -217,6 +217,7 @@ impl Core {
             Event::Signal(signal) => self.on_signal(signal),
             Event::Control(client, event) => self.on_control(client, event),
             Event::SendFile(id, event) => self.on_send_event(id, event),
+            Event::Extension(..) => {}
             Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
