@@ -8,41 +8,11 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use serde_json::Value;
 
+pub use crate::core::effect::{Alarms, Word};
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
 
 /// Words that may wait for an extension; with more it counts as hanging.
 pub const QUEUE: usize = 16;
-
-/// What an extension is told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Word {
-    /// From now on the hub takes what is pushed, in this version. Also after a reconnect.
-    Attached { version: String },
-    /// Pushes would be dropped from now on: the hub is away.
-    Away,
-    /// The hub's event, without the extension's name: `check` of `health:check`.
-    Said {
-        event: String,
-        payload: Value,
-        alarms: Alarms,
-    },
-    /// A client of the control socket, to be answered with [`Link::answer`].
-    Asked {
-        question: u64,
-        what: String,
-        params: Value,
-        alarms: Alarms,
-    },
-    /// [`Nudger::nudge`] was called, once or several times.
-    Nudged,
-    /// The instant given to [`Link::next`] has come.
-    Due,
-    /// Return.
-    Over,
-}
-
-/// The agent's alarms that are raised: name and description.
-pub type Alarms = Vec<(String, String)>;
 
 /// The agent's end of a link.
 #[derive(Clone)]
@@ -166,16 +136,6 @@ impl Link {
     fn tell(&self, event: ExtensionEvent) {
         // The dispatcher is gone only when the process leaves.
         let _ = self.inbox.send(Event::Extension(self.id, event));
-    }
-}
-
-impl Word {
-    /// The core waits for its end.
-    pub fn is_work(&self) -> bool {
-        match self {
-            Self::Said { .. } | Self::Asked { .. } => true,
-            Self::Attached { .. } | Self::Away | Self::Nudged | Self::Due | Self::Over => false,
-        }
     }
 }
 
