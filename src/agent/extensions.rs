@@ -8,6 +8,8 @@ use crate::core::effect::ExtensionOrder;
 use crate::core::event::{Event, ExtensionEvent, ExtensionId, Worker};
 use crate::core::extensions::{Enabled, Way};
 use crate::extensions::link::Handle;
+#[cfg(feature = "ext-custom")]
+use crate::extensions::program::{self, Program, Runner};
 use crate::extensions::{BUILT_IN, Extension, Kind, Life, Link, Site};
 use crate::wire::extensions::LOCAL_SHELL_VERSIONS;
 use crate::wire::{LOCAL_SHELL, Offered};
@@ -20,9 +22,17 @@ pub(super) struct Extensions {
 }
 
 struct Slot {
-    /// `None`: there is no thread to start.
-    kind: Option<&'static Kind>,
+    maker: Maker,
     handle: Option<Handle>,
+}
+
+/// What makes an extension.
+enum Maker {
+    /// The core's own: there is no thread to start.
+    Shell,
+    BuiltIn(&'static Kind),
+    #[cfg(feature = "ext-custom")]
+    Program(Program),
 }
 
 impl Extensions {
@@ -37,32 +47,39 @@ impl Extensions {
             site: Some(Arc::new(site)),
             enabled: Vec::new(),
         };
-        let mut offers = Vec::new();
+        let mut offers: Vec<Enabled> = Vec::new();
+        let mut add = |maker: Maker, offered: Offered, way: Way| {
+            if offers
+                .iter()
+                .any(|other| other.offered.name == offered.name)
+            {
+                return log::error!("extension {}: there is one already", offered.name);
+            }
+            offers.push(Enabled { offered, way });
+            let handle = None;
+            extensions.enabled.push(Slot { maker, handle });
+        };
         if config.shells.policy.local {
-            extensions.enabled.push(Slot {
-                kind: None,
-                handle: None,
-            });
-            offers.push(Enabled {
-                offered: offered(LOCAL_SHELL, &LOCAL_SHELL_VERSIONS),
-                way: Way::Shell,
-            });
+            let offered = offered(LOCAL_SHELL, &LOCAL_SHELL_VERSIONS);
+            add(Maker::Shell, offered, Way::Shell);
         }
         for name in &config.extensions.enabled {
             let Some(kind) = BUILT_IN.iter().find(|kind| kind.name == name) else {
                 explain(name, config);
                 continue;
             };
-            extensions.enabled.push(Slot {
-                kind: Some(kind),
-                handle: None,
-            });
-            offers.push(Enabled {
-                offered: offered(kind.name, kind.versions),
-                way: Way::Thread {
-                    always: kind.life == Life::Always,
-                },
-            });
+            let always = kind.life == Life::Always;
+            let offered = offered(kind.name, kind.versions);
+            add(Maker::BuiltIn(kind), offered, Way::Thread { always });
+        }
+        #[cfg(feature = "ext-custom")]
+        for program in program::find(&config.extensions.custom.folder) {
+            let offered = Offered {
+                name: program.name.clone(),
+                versions: program.versions.clone(),
+            };
+            let way = Way::Thread { always: false };
+            add(Maker::Program(program), offered, way);
         }
         (extensions, offers)
     }
@@ -117,12 +134,17 @@ impl Agent {
 
     fn start_extension(&mut self, id: ExtensionId) {
         let slot = &mut self.extensions.enabled[id.0];
-        let (Some(kind), Some(site)) = (slot.kind, &self.extensions.site) else {
+        let Some(site) = &self.extensions.site else {
             return;
+        };
+        let mut extension: Box<dyn Extension> = match &slot.maker {
+            Maker::Shell => return,
+            Maker::BuiltIn(kind) => (kind.build)(site),
+            #[cfg(feature = "ext-custom")]
+            Maker::Program(program) => Box::new(Runner::new(program, site)),
         };
         let (mut link, handle) = Link::new(id, self.crew.inbox());
         slot.handle = Some(handle);
-        let mut extension: Box<dyn Extension> = (kind.build)(site);
         self.spawn("extension", Worker::Extension(id), move || {
             extension.run(&mut link)
         });

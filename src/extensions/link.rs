@@ -37,11 +37,10 @@ impl Handle {
 
 /// An extension's way to the core.
 pub struct Link {
-    id: ExtensionId,
     words: Receiver<Word>,
     nudger: Nudger,
     is_over: Arc<AtomicBool>,
-    inbox: Sender<Event>,
+    speaker: Speaker,
     /// A word is being worked upon whose end the core waits for.
     is_busy: bool,
 }
@@ -59,11 +58,10 @@ impl Link {
             is_over: Arc::default(),
         };
         let link = Self {
-            id,
             words,
             nudger,
             is_over: Arc::clone(&handle.is_over),
-            inbox,
+            speaker: Speaker { id, inbox },
             is_busy: false,
         };
         (link, handle)
@@ -109,10 +107,7 @@ impl Link {
 
     /// Says `NAME:event`; dropped and counted while the hub does not take it.
     pub fn push(&self, event: &str, payload: Value) {
-        self.tell(ExtensionEvent::Push {
-            event: event.to_owned(),
-            payload,
-        });
+        self.speaker.push(event, payload);
     }
 
     /// Answers [`Word::Asked`].
@@ -131,6 +126,32 @@ impl Link {
     /// For the extension's own threads.
     pub fn nudger(&self) -> Nudger {
         self.nudger.clone()
+    }
+
+    /// For the extension's own threads.
+    pub fn speaker(&self) -> Speaker {
+        self.speaker.clone()
+    }
+
+    fn tell(&self, event: ExtensionEvent) {
+        self.speaker.tell(event);
+    }
+}
+
+/// Says things to the hub for an extension.
+#[derive(Clone)]
+pub struct Speaker {
+    id: ExtensionId,
+    inbox: Sender<Event>,
+}
+
+impl Speaker {
+    /// See [`Link::push`].
+    pub fn push(&self, event: &str, payload: Value) {
+        self.tell(ExtensionEvent::Push {
+            event: event.to_owned(),
+            payload,
+        });
     }
 
     fn tell(&self, event: ExtensionEvent) {
