@@ -5,10 +5,14 @@
 //! a file in this folder and a line in [`BUILT_IN`]; the integrator's own programs are
 //! `custom`. Extensions must not know each other, the hub's connection or the core.
 
+#[cfg(feature = "ext-health")]
+pub mod health;
 pub mod link;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value};
 
 use crate::config::ExtensionSettings;
 pub use link::{Alarms, Link, Nudger, Word};
@@ -43,12 +47,18 @@ pub struct Kind {
 }
 
 /// Where extensions run.
+#[derive(Default)]
 pub struct Site {
     pub settings: ExtensionSettings,
     pub identifier: String,
     /// The agent's own folder.
     pub data_path: PathBuf,
+    /// What clients of the control socket gave an extension, by its name: outlives a detach.
+    pub kept: Mutex<Map<String, Value>>,
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
-pub static BUILT_IN: &[Kind] = &[];
+pub static BUILT_IN: &[Kind] = &[
+    #[cfg(feature = "ext-health")]
+    health::KIND,
+];

@@ -1,0 +1,1 @@
+//! Reports made of fixtures and of this machine, through a real link.
