@@ -122,6 +122,8 @@ impl Device {
             ("DATA_PATH", &data_path),
             ("CONTROL_SOCKET", &control),
             ("HOOKS_DIR", &hooks),
+            // Tests of extensions enable theirs.
+            ("EXTENSIONS", "none"),
             ("RECONNECT_MIN", "100ms"),
             ("RECONNECT_MAX", "500ms"),
             ("REJOIN_AFTER", "200ms"),

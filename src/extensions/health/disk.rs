@@ -44,7 +44,7 @@ pub fn look(machine: &Machine, settings: &HealthSettings, full: &mut Vec<String>
             continue;
         };
         let was = full.contains(path);
-        let is = is_watched(path, &usage, settings) && is_full(&usage, settings.disk_alarm, was);
+        let is = !is_ignored(path, &usage, settings) && is_full(&usage, settings.disk_alarm, was);
         match (was, is) {
             (false, true) => full.push(path.clone()),
             (true, false) => full.retain(|other| other != path),
@@ -53,9 +53,9 @@ pub fn look(machine: &Machine, settings: &HealthSettings, full: &mut Vec<String>
     }
 }
 
-fn is_watched(path: &str, usage: &Usage, settings: &HealthSettings) -> bool {
-    let is_ignored = |word: &str| settings.disk_ignore.iter().any(|other| other == word);
-    !is_ignored(path) && !(usage.is_read_only && is_ignored(READ_ONLY))
+fn is_ignored(path: &str, usage: &Usage, settings: &HealthSettings) -> bool {
+    let mut words = settings.disk_ignore.iter();
+    words.any(|word| word == path || (usage.is_read_only && word == READ_ONLY))
 }
 
 fn is_full(usage: &Usage, limit: u64, was: bool) -> bool {

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::IsOver;
 use super::draft::Draft;
 use super::given::Given;
-use crate::system::{command, durable, kv, thread};
+use crate::system::command::{self, CommandError};
+use crate::system::{durable, kv, thread};
 
 /// Most entries that are looked at.
 const MOST: usize = 64;
@@ -24,6 +25,10 @@ const MOST_PROGRAMS: usize = 8;
 const MOST_BYTES: usize = 16 * 1024;
 /// Of what a program prints.
 const OUTPUT: usize = 64 * 1024;
+
+/// One that is just being written cannot be run: tried again so often, after a pause.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// One program, and what it printed.
 struct Program {
@@ -167,8 +172,18 @@ fn run_all(programs: &mut [Program], patience: Duration, is_over: IsOver, draft:
 fn run(path: &Path, patience: Duration, is_over: IsOver) -> Result<Value, String> {
     let mut program = Command::new(path);
     command::without_secrets(&mut program);
-    let output = command::capture_until(&mut program, patience, OUTPUT, is_over);
-    let output = output.map_err(|error| error.to_string())?;
+    let mut tries = 0;
+    let output = loop {
+        match command::capture_until(&mut program, patience, OUTPUT, is_over) {
+            Err(CommandError::Start { error, .. })
+                if error.kind() == ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES =>
+            {
+                tries += 1;
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            output => break output.map_err(|error| error.to_string())?,
+        }
+    };
     command::verdict(&output)?;
     serde_json::from_slice(&output.stdout).map_err(|error| format!("printed no JSON: {error}"))
 }
