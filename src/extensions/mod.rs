@@ -7,6 +7,8 @@
 #[cfg(feature = "ext-health")]
 pub mod health;
 pub mod link;
+#[cfg(debug_assertions)]
+mod mischief;
 #[cfg(feature = "ext-custom")]
 pub mod program;
 
@@ -62,4 +64,6 @@ pub struct Site {
 pub static BUILT_IN: &[Kind] = &[
     #[cfg(feature = "ext-health")]
     health::KIND,
+    #[cfg(debug_assertions)]
+    mischief::KIND,
 ];
