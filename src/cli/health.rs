@@ -16,9 +16,9 @@ pub(super) const COMMAND: Command = Command {
     help: "\
 Usage: nerveshub-agent health [--json]
 
-Shows the report that the hub gets from the extension health, as it is now. Where
-no agent is running it is made on the spot, with the settings at hand; the use of
-the processors is counted since boot then.
+Shows the report that the hub gets from the extension health, as it is now.
+Where no agent is running it is made on the spot, with the settings at hand;
+the use of the processors is counted since boot then.
 
   --json  For programs: one object (see etc/doc/health.md)
 

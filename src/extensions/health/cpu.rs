@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::draft::{Draft, percent};
-use super::machine::Machine;
+use super::machine::{Machine, rows};
 
 /// Thousandths of a degree that a chip can have; drivers without a sensor say anything.
 const PLAUSIBLE: std::ops::RangeInclusive<i64> = -60_000..=250_000;
@@ -46,13 +46,13 @@ fn temperature(machine: &Machine, zone: Option<&str>) -> Option<i64> {
         let file = |file: &str| machine.text(&format!("sys/class/thermal/{name}/{file}"));
         let is_wanted = match zone {
             None => name.starts_with("thermal_zone"),
-            Some(zone) => zone == name || file("type").is_ok_and(|found| found.trim() == zone),
+            Some(zone) => zone == name || file("type").is_ok_and(|found| found == zone),
         };
         if !is_wanted {
             continue;
         }
         // One that is switched off has an error instead.
-        let found = file("temp").ok().and_then(|text| text.trim().parse().ok());
+        let found = file("temp").ok().and_then(|text| text.parse().ok());
         hottest = hottest.max(found.filter(|found| PLAUSIBLE.contains(found)));
     }
     hottest
@@ -71,12 +71,15 @@ fn ticks(machine: &Machine) -> Result<Ticks, String> {
 
 /// Of `cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL GUEST …`: guests are in USER.
 fn parse_ticks(text: &str) -> Option<Ticks> {
-    let numbers = text.lines().next()?.strip_prefix("cpu ")?;
+    let rows = rows(text);
+    let (name, numbers) = rows.first()?.split_first()?;
     let (mut all, mut busy) = (0_u64, 0_u64);
-    for (index, number) in numbers.split_ascii_whitespace().take(8).enumerate() {
-        let number = number.parse().ok()?;
-        all = all.saturating_add(number);
-        if index != 3 && index != 4 {
+    for (index, number) in numbers.iter().enumerate() {
+        let number = number.parse().ok().filter(|_| *name == "cpu")?;
+        if index < 8 {
+            all = all.saturating_add(number);
+        }
+        if index < 8 && index != 3 && index != 4 {
             busy = busy.saturating_add(number);
         }
     }
@@ -93,9 +96,9 @@ fn usage(now: Ticks, before: Option<Ticks>) -> Value {
 
 fn load(machine: &Machine, draft: &mut Draft) -> Result<(), String> {
     let text = machine.text("proc/loadavg")?;
-    let mut words = text.split_ascii_whitespace();
-    for name in ["load_1min", "load_5min", "load_15min"] {
-        let word = words.next().unwrap_or_default();
+    let rows = rows(&text);
+    for (index, name) in ["load_1min", "load_5min", "load_15min"].iter().enumerate() {
+        let word = rows[0].get(index).copied().unwrap_or_default();
         match serde_json::from_slice(word.as_bytes()) {
             Ok(value @ Value::Number(_)) => draft.measure(name, value),
             Ok(_) | Err(_) => return Err("/proc/loadavg is not understood".to_owned()),

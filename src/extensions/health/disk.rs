@@ -21,10 +21,11 @@ pub fn sample(machine: &Machine, paths: &[String], draft: &mut Draft) {
                 continue;
             }
         };
-        let mut measure = |name: &str, value| match index {
-            0 => draft.measure(name, value),
-            _ => draft.measure(&format!("{name}:{path}"), value),
+        let place = match index {
+            0 => String::new(),
+            _ => format!(":{path}"),
         };
+        let mut measure = |name: &str, value| draft.measure(&format!("{name}{place}"), value);
         measure("disk_total_kb", usage.total_kb.into());
         measure("disk_available_kb", usage.available_kb.into());
         // As df has it: what is reserved for root is neither used nor available.

@@ -14,8 +14,8 @@ pub struct Draft {
     pub checks: Map<String, Value>,
     pub alarms: Map<String, Value>,
     pub connectivity: Map<String, Value>,
-    /// `PART: why`, for the alarm.
-    pub failures: Vec<String>,
+    /// `PART: why; …`, for the alarm.
+    pub failures: String,
     /// For the log.
     pub ignored: Vec<String>,
     /// How many of each kind the folder has given.
@@ -24,37 +24,43 @@ pub struct Draft {
 
 impl Draft {
     pub fn measure(&mut self, name: &str, value: Value) {
-        self.metrics.insert(name.to_owned(), value);
+        put(&mut self.metrics, name, value);
     }
 
     pub fn fail(&mut self, part: &str, why: &str) {
-        self.failures.push(format!("{part}: {why}"));
+        let text = &mut self.failures;
+        if !text.is_empty() {
+            *text += "; ";
+        }
+        *text += part;
+        *text += ": ";
+        *text += why;
     }
 
     /// Takes a value of the folder's.
     ///
     /// # Errors
     /// It is not one, or one too many.
-    pub fn give(&mut self, kind: Given, name: &str, value: Value) -> Result<(), String> {
+    pub fn give(&mut self, kind: Given, name: &str, value: &Value) -> Result<(), String> {
         let value = given::check(kind, name, value)?;
         let count = &mut self.counts[kind as usize];
         if *count >= MOST {
             return Err(format!("more than {MOST} {}", kind.name()));
         }
         *count += 1;
-        self.of(kind).insert(name.to_owned(), value);
+        put(self.of(kind), name, value);
         Ok(())
     }
 
     /// Adds what clients of the control socket gave.
     pub fn add_kept(&mut self, kept: &Mutex<Map<String, Value>>, name: &str) {
         let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Value::Object(kinds)) = kept.get(name) else {
-            return;
-        };
-        for (kind, values) in kinds {
-            if let (Some(kind), Value::Object(values)) = (Given::parse(kind), values) {
-                self.of(kind).append(&mut values.clone());
+        for kind in Given::ALL {
+            if let Some(values) = kept
+                .get(name)
+                .and_then(|kept| kept[kind.name()].as_object())
+            {
+                copy(values, self.of(kind));
             }
         }
     }
@@ -66,6 +72,18 @@ impl Draft {
             Given::Checks => &mut self.checks,
             Given::Alarms => &mut self.alarms,
         }
+    }
+}
+
+// In the binary, each of a map's other methods is one or two KiB more.
+
+pub fn put(map: &mut Map<String, Value>, name: &str, value: Value) {
+    map.insert(name.to_owned(), value);
+}
+
+pub fn copy(from: &Map<String, Value>, to: &mut Map<String, Value>) {
+    for (name, value) in from {
+        put(to, name, value.clone());
     }
 }
 

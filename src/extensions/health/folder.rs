@@ -2,19 +2,20 @@
 //!
 //! Owns who may put things there: what is run here runs as the agent does.
 
-use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::IsOver;
-use super::draft::Draft;
+use super::draft::{Draft, put};
 use super::given::Given;
+use super::machine::names;
 use crate::system::command::{self, CommandError};
 use crate::system::{durable, kv, thread};
 
@@ -40,21 +41,26 @@ struct Program {
 /// Adds what the folder gives. In the order of names, programs last: of two values of one
 /// name the later counts.
 pub fn read(folder: &Path, patience: Duration, is_over: IsOver, draft: &mut Draft) {
-    let names = match trusted(folder).and_then(|()| listed(folder)) {
+    let listed = trusted(folder).and_then(|()| {
+        let names = names(folder, MOST);
+        names.map_err(|error| error.to_string())
+    });
+    let names = match listed {
         Ok(names) => names,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let text = format!("{}, which does not exist", folder.display());
-            return draft.ignored.push(text);
-        }
-        Err(error) => return draft.fail(&folder.display().to_string(), &error.to_string()),
+        Err(_) if !folder.exists() => return ignore(draft, folder, "it does not exist"),
+        Err(why) => return draft.fail(&folder.to_string_lossy(), &why),
     };
     let mut programs = Vec::new();
     for name in names {
+        // Still being written.
+        if name.starts_with('.') {
+            continue;
+        }
         let path = folder.join(&name);
         match path.symlink_metadata() {
             Ok(found) if !found.is_file() => ignore(draft, &path, "not a regular file"),
             Ok(found) if found.mode() & 0o111 != 0 => match judge(&found) {
-                Err(why) => draft.fail(&name, &why.to_string()),
+                Err(why) => draft.fail(&name, why),
                 Ok(()) if programs.len() == MOST_PROGRAMS => {
                     ignore(draft, &path, "one program too many");
                 }
@@ -77,37 +83,20 @@ fn ignore(draft: &mut Draft, path: &Path, why: &str) {
     draft.ignored.push(format!("{}: {why}", path.display()));
 }
 
-fn trusted(folder: &Path) -> io::Result<()> {
-    let found = fs::metadata(folder)?;
-    match found.is_dir() {
-        true => judge(&found),
-        false => Err(io::Error::other("not a folder")),
-    }
+fn trusted(folder: &Path) -> Result<(), String> {
+    let found = folder.metadata().map_err(|error| error.to_string())?;
+    judge(&found).map_err(str::to_owned)
 }
 
 /// Whoever can write to it has the device.
-fn judge(found: &Metadata) -> io::Result<()> {
-    let why = if found.uid() != 0 && found.uid() != geteuid().as_raw() {
-        "belongs to another user (chown it)"
+fn judge(found: &Metadata) -> Result<(), &'static str> {
+    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+        Err("belongs to another user (chown it)")
     } else if found.permissions().mode() & 0o002 != 0 {
-        "can be written by everybody (chmod o-w)"
+        Err("can be written by everybody (chmod o-w)")
     } else {
-        return Ok(());
-    };
-    Err(io::Error::other(why))
-}
-
-/// Names in their order; those that begin with a dot are being written.
-fn listed(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names: Vec<String> = Vec::new();
-    for entry in fs::read_dir(folder)?.take(MOST) {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
-            let place = names.partition_point(|other| *other < name);
-            names.insert(place, name);
-        }
+        Ok(())
     }
-    Ok(names)
 }
 
 fn read_file(path: &Path, draft: &mut Draft) {
@@ -149,11 +138,14 @@ fn take_line(line: &str, draft: &mut Draft) -> Result<(), String> {
                 "fail" => false,
                 _ => return Err(format!("check {name} is neither pass nor fail")),
             };
-            (Given::Checks, json!({"pass": pass, "note": note.trim()}))
+            let mut check = Map::new();
+            put(&mut check, "pass", pass.into());
+            put(&mut check, "note", note.trim().into());
+            (Given::Checks, check.into())
         }
         _ => return Err("begins with none of metric, metadata, check and alarm".to_owned()),
     };
-    draft.give(kind, name, value)
+    draft.give(kind, name, &value)
 }
 
 /// All at the same time, so that one that hangs costs the others nothing.
@@ -163,7 +155,7 @@ fn run_all(programs: &mut [Program], patience: Duration, is_over: IsOver, draft:
     });
     for program in programs {
         let printed = std::mem::replace(&mut program.printed, Ok(Value::Null));
-        if let Err(why) = printed.and_then(|printed| take_object(printed, draft)) {
+        if let Err(why) = printed.and_then(|printed| take_object(&printed, draft)) {
             draft.fail(&program.name, &why);
         }
     }
@@ -189,19 +181,19 @@ fn run(path: &Path, patience: Duration, is_over: IsOver) -> Result<Value, String
 }
 
 /// What is wrong in it costs the rest nothing; the first of that is the error.
-fn take_object(printed: Value, draft: &mut Draft) -> Result<(), String> {
-    let Value::Object(kinds) = printed else {
+fn take_object(printed: &Value, draft: &mut Draft) -> Result<(), String> {
+    let Some(kinds) = printed.as_object() else {
         return Err("printed something else than one JSON object".to_owned());
     };
     let mut result = Ok(());
     for (key, values) in kinds {
-        let (Some(kind), Value::Object(values)) = (Given::parse(&key), values) else {
+        let (Some(kind), Value::Object(values)) = (Given::parse(key), values) else {
             let why = format!("{key:?} is no object of metrics, metadata, checks or alarms");
             result = result.and(Err(why));
             continue;
         };
         for (name, value) in values {
-            result = result.and(draft.give(kind, &name, value));
+            result = result.and(draft.give(kind, name, value));
         }
     }
     result

@@ -1,7 +1,9 @@
 //! Values that others give: what each kind of them looks like, and how much there may be.
 //! Pure.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use super::draft::put;
 
 /// Most values of a kind from one source.
 pub const MOST: usize = 64;
@@ -18,7 +20,7 @@ pub enum Given {
 }
 
 impl Given {
-    const ALL: [Self; 4] = [Self::Metrics, Self::Metadata, Self::Checks, Self::Alarms];
+    pub const ALL: [Self; 4] = [Self::Metrics, Self::Metadata, Self::Checks, Self::Alarms];
 
     /// As it is called in reports.
     pub fn name(self) -> &'static str {
@@ -39,7 +41,7 @@ impl Given {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(kind: Given, name: &str, value: Value) -> Result<Value, String> {
+pub fn check(kind: Given, name: &str, value: &Value) -> Result<Value, String> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic());
     if name.is_empty() || name.len() > MAX_NAME || !is_plain {
         return Err(format!(
@@ -47,64 +49,84 @@ pub fn check(kind: Given, name: &str, value: Value) -> Result<Value, String> {
             kind.name()
         ));
     }
-    let is_text = |value: &Value| {
-        let text = value.as_str();
-        text.is_some_and(|text| text.len() <= MAX_TEXT && !text.contains(char::is_control))
-    };
     let wanted = match kind {
-        Given::Metrics if value.is_number() => return Ok(value),
-        Given::Metadata | Given::Alarms if is_text(&value) => return Ok(value),
-        Given::Checks if value["pass"].is_boolean() => {
-            let note = match &value["note"] {
-                Value::Null => json!(""),
-                note => note.clone(),
-            };
-            if is_text(&note) {
-                return Ok(json!({"pass": value["pass"], "note": note}));
-            }
-            "with a note that is one line of 256 bytes at most"
-        }
+        Given::Metrics if value.is_number() => return Ok(value.clone()),
+        Given::Metadata | Given::Alarms if is_line(value) => return Ok(value.clone()),
+        Given::Checks => match whole_check(value) {
+            Some(value) => return Ok(value),
+            None => "{\"pass\": true or false, \"note\": one line of 256 bytes at most}",
+        },
         Given::Metrics => "a number",
         Given::Metadata | Given::Alarms => "one line of 256 bytes at most",
-        Given::Checks => "{\"pass\": true or false, \"note\": TEXT}",
     };
     Err(format!("{} {name} is not {wanted}", kind.name()))
+}
+
+fn is_line(value: &Value) -> bool {
+    let text = value.as_str();
+    text.is_some_and(|text| text.len() <= MAX_TEXT && !text.contains(char::is_control))
+}
+
+/// With its note, which may be left out.
+fn whole_check(value: &Value) -> Option<Value> {
+    let (pass, mut note) = (&value["pass"], value["note"].clone());
+    if note.is_null() {
+        note = "".into();
+    }
+    if !pass.is_boolean() || !is_line(&note) {
+        return None;
+    }
+    let mut check = Map::new();
+    put(&mut check, "pass", pass.clone());
+    put(&mut check, "note", note);
+    Some(check.into())
 }
 
 /// What is kept, with what a client sets; null removes. All or nothing.
 ///
 /// # Errors
 /// What is wrong with the client's.
-pub fn merged(kept: Option<&Map<String, Value>>, params: Value) -> Result<Value, String> {
+pub fn merged(kept: &Value, params: &Value) -> Result<Value, String> {
     let Value::Object(params) = params else {
         return Err("params is not an object".to_owned());
     };
-    let mut kept = kept.cloned().unwrap_or_default();
     for (key, values) in params {
-        let kind = match Given::parse(&key) {
-            Some(Given::Alarms) => return Err("alarms are set with alarm-set".to_owned()),
-            Some(kind) => kind,
-            None => return Err(format!("{key:?} is none of metrics, metadata and checks")),
-        };
-        let Value::Object(values) = values else {
-            return Err(format!("{key} is not an object"));
-        };
-        let all = kept.entry(key).or_insert_with(|| Map::new().into());
-        let Some(all) = all.as_object_mut() else {
-            continue;
-        };
-        for (name, value) in values {
-            match value {
-                Value::Null => drop(all.remove(&name)),
-                value => {
-                    let value = check(kind, &name, value)?;
-                    all.insert(name, value);
-                }
-            }
+        if key == Given::Alarms.name() {
+            return Err("alarms are set with alarm-set".to_owned());
         }
-        if all.len() > MOST {
-            return Err(format!("more than {MOST} {}", kind.name()));
+        if Given::parse(key).is_none() || !values.is_object() {
+            return Err(format!(
+                "{key:?} is no object of metrics, metadata or checks"
+            ));
         }
     }
-    Ok(kept.into())
+    let mut merged = Map::new();
+    for kind in Given::ALL {
+        let mut all = Map::new();
+        for values in [
+            &kept[kind.name()],
+            params.get(kind.name()).unwrap_or(&Value::Null),
+        ] {
+            for (name, value) in values.as_object().into_iter().flatten() {
+                let value = match value {
+                    Value::Null => Value::Null,
+                    value => check(kind, name, value)?,
+                };
+                put(&mut all, name, value);
+            }
+        }
+        let mut left = Map::new();
+        for (name, value) in &all {
+            if !value.is_null() {
+                put(&mut left, name, value.clone());
+            }
+        }
+        if left.len() > MOST {
+            return Err(format!("more than {MOST} {}", kind.name()));
+        }
+        if !left.is_empty() {
+            put(&mut merged, kind.name(), left.into());
+        }
+    }
+    Ok(merged.into())
 }

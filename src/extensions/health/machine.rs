@@ -1,8 +1,10 @@
 //! Where numbers come from: the kernel's files below a folder, file systems, addresses.
 //! Owns how they are read; what they mean is the sets'.
 
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -42,29 +44,58 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// A file's text.
+    /// A file's text, without the spaces around it.
     ///
     /// # Errors
     /// Its name, and why it cannot be read.
     pub fn text(&self, path: &str) -> Result<String, String> {
         match durable::read(&self.root.join(path), MOST_BYTES) {
-            Ok(Some(bytes)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(Some(bytes)) => Ok(String::from_utf8_lossy(&bytes).trim().to_owned()),
             Ok(None) => Err(format!("/{path} does not exist")),
             Err(error) => Err(format!("/{path}: {error}")),
         }
     }
 
-    pub fn has(&self, path: &str) -> bool {
+    /// The same of an interface's file; empty when it cannot be read.
+    pub fn interface(&self, name: &str, file: &str) -> String {
+        let text = self.text(&format!("sys/class/net/{name}/{file}"));
+        text.unwrap_or_default()
+    }
+
+    pub fn has_interface(&self, name: &str, file: &str) -> bool {
+        let path = format!("sys/class/net/{name}/{file}");
         self.root.join(path).exists()
     }
 
     /// What is in a folder; nothing when there is none.
     pub fn names(&self, path: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.root.join(path));
-        let entries = entries.into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.take(MOST_NAMES).collect()
+        names(&self.root.join(path), MOST_NAMES).unwrap_or_default()
     }
+}
+
+/// Names in a folder, at most so many, in their order.
+///
+/// # Errors
+/// The system's.
+pub fn names(folder: &Path, most: usize) -> io::Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let place = names.partition_point(|other| *other < name);
+        names.insert(place, name);
+        if names.len() == most {
+            break;
+        }
+    }
+    Ok(names)
+}
+
+/// A text's lines as words.
+pub fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.split('\n');
+    lines
+        .map(|line| line.split_ascii_whitespace().collect())
+        .collect()
 }
 
 fn usage(path: &str) -> Result<Usage, String> {

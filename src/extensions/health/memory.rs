@@ -1,7 +1,7 @@
 //! The set `memory`: what programs could still have, as the kernel estimates it.
 
 use super::draft::{Draft, percent};
-use super::machine::Machine;
+use super::machine::{Machine, rows};
 
 pub fn sample(machine: &Machine, draft: &mut Draft) {
     let text = match machine.text("proc/meminfo") {
@@ -19,16 +19,17 @@ pub fn sample(machine: &Machine, draft: &mut Draft) {
 
 /// Total and available, in KiB.
 fn parse(text: &str) -> Option<(u64, u64)> {
-    let field = |name: &str| {
-        let mut lines = text.lines();
-        let rest = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        rest.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    let rows = rows(text);
+    let field = |name: &str| -> Option<u64> {
+        let mut rows = rows.iter();
+        let row = rows.find(|row| row.first() == Some(&name))?;
+        row.get(1)?.parse().ok()
     };
-    let total = field("MemTotal").filter(|total| *total > 0)?;
+    let total = field("MemTotal:").filter(|total| *total > 0)?;
     // Kernels before 3.14 do not estimate.
-    let available = field("MemAvailable").or_else(|| {
-        let free = field("MemFree")?.saturating_add(field("Buffers")?);
-        Some(free.saturating_add(field("Cached")?))
+    let available = field("MemAvailable:").or_else(|| {
+        let free = field("MemFree:")?.saturating_add(field("Buffers:")?);
+        Some(free.saturating_add(field("Cached:")?))
     })?;
     Some((total, available))
 }

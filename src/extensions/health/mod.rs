@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use super::{Alarms, Extension, Kind, Life, Link, Site, Word};
 use crate::config::extensions::MetricSet;
 use crate::system::time;
-use draft::Draft;
+use draft::{Draft, put};
 use machine::Machine;
 
 /// Its name, and that of what [`Site`] keeps for it.
@@ -114,7 +114,9 @@ impl Health {
     fn send(&mut self, link: &Link, alarms: &Alarms) {
         let report = self.report(alarms, &|| link.is_over());
         if !link.is_over() {
-            link.push("report", json!({ "value": report }));
+            let mut payload = Map::new();
+            put(&mut payload, "value", report);
+            link.push("report", payload.into());
             self.sent = self.seen;
         }
     }
@@ -132,18 +134,17 @@ impl Health {
                 self.send(link, alarms);
                 Ok(json!({ "sent": true }))
             }
-            "set" => self.set(params),
+            "set" => self.set(&params),
             _ => Err(format!("health: no such request: {what:?}")),
         }
     }
 
     /// The integrator's values, kept until the agent ends.
-    fn set(&self, params: Value) -> Result<Value, String> {
+    fn set(&self, params: &Value) -> Result<Value, String> {
         let kept = self.site.kept.lock();
         let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
-        let before = kept.get(NAME).and_then(Value::as_object);
-        let values = given::merged(before, params)?;
-        kept.insert(NAME.to_owned(), values.clone());
+        let values = given::merged(kept.get(NAME).unwrap_or(&Value::Null), params)?;
+        put(&mut kept, NAME, values.clone());
         Ok(values)
     }
 
@@ -190,7 +191,7 @@ impl Health {
     fn judge(&mut self, draft: &mut Draft) {
         self.failure = match draft.failures.is_empty() {
             true => None,
-            false => Some(one_line(&draft.failures.join("; "))),
+            false => Some(one_line(&draft.failures)),
         };
         let ignored = std::mem::take(&mut draft.ignored);
         for text in ignored.iter().filter(|text| !self.ignored.contains(text)) {
@@ -200,21 +201,24 @@ impl Health {
     }
 
     fn finish(&self, mut draft: Draft, alarms: &Alarms) -> Value {
-        let mut raised = Map::new();
         let is_own = |name: &str| name == FAILED || name.starts_with(FULL);
-        let agents = alarms.iter().filter(|(name, _)| !is_own(name)).cloned();
-        for (name, description) in agents.chain(self.alarms()) {
-            raised.insert(name, description.into());
+        // Of its own the agent knows those of the last report.
+        let agents = alarms.iter().filter(|(name, _)| !is_own(name));
+        for (name, description) in agents.chain(&self.alarms()) {
+            put(&mut draft.alarms, name, description.as_str().into());
         }
-        raised.append(&mut draft.alarms);
-        json!({
-            "timestamp": time::iso8601(time::unix_now()),
-            "metadata": draft.metadata,
-            "alarms": raised,
-            "metrics": draft.metrics,
-            "checks": draft.checks,
-            "connectivity": draft.connectivity,
-        })
+        let mut report = Map::new();
+        for (name, part) in [
+            ("timestamp", time::iso8601(time::unix_now()).into()),
+            ("metadata", draft.metadata.into()),
+            ("alarms", draft.alarms.into()),
+            ("metrics", draft.metrics.into()),
+            ("checks", draft.checks.into()),
+            ("connectivity", draft.connectivity.into()),
+        ] {
+            put(&mut report, name, part);
+        }
+        report.into()
     }
 
     /// Those that come of looking.

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use super::draft::Draft;
-use super::machine::Machine;
+use super::draft::{Draft, put};
+use super::machine::{Machine, rows};
 use crate::system::dial;
 
 /// Most interfaces in a report.
@@ -20,28 +20,27 @@ const REJECT: u32 = 0x0200;
 pub fn sample(machine: &Machine, draft: &mut Draft) {
     for name in interfaces(machine) {
         for (file, key) in [
-            ("rx_bytes", "bytes_received_total"),
-            ("tx_bytes", "bytes_sent_total"),
+            ("statistics/rx_bytes", "bytes_received_total"),
+            ("statistics/tx_bytes", "bytes_sent_total"),
         ] {
-            let path = format!("sys/class/net/{name}/statistics/{file}");
-            match machine.text(&path).map(|text| text.trim().parse::<u64>()) {
-                Ok(Ok(bytes)) => draft.measure(&format!("{name}_{key}"), bytes.into()),
+            let text = machine.interface(&name, file);
+            match text.parse::<u64>() {
+                Ok(bytes) => draft.measure(&format!("{name}_{key}"), bytes.into()),
                 // One that has just gone.
-                Err(_) if !machine.has(&format!("sys/class/net/{name}")) => {}
-                Ok(Err(_)) => draft.fail("network", &format!("/{path} is not understood")),
-                Err(why) => draft.fail("network", &why),
+                Err(_) if !machine.has_interface(&name, "type") => {}
+                Err(_) => draft.fail("network", &format!("{file} of {name} is no number")),
             }
         }
     }
 }
 
 /// All but the loopback.
-fn interfaces(machine: &Machine) -> impl Iterator<Item = String> {
-    let names = machine.names("sys/class/net").into_iter();
+fn interfaces(machine: &Machine) -> Vec<String> {
+    let mut names = machine.names("sys/class/net");
     // `bonding_masters` is no interface.
-    let is_other =
-        |name: &String| name != "lo" && machine.has(&format!("sys/class/net/{name}/type"));
-    names.filter(is_other).take(MOST)
+    names.retain(|name| name != "lo" && machine.has_interface(name, "type"));
+    names.truncate(MOST);
+    names
 }
 
 pub fn connectivity(machine: &Machine, probe: Option<&(String, u16)>, draft: &mut Draft) {
@@ -65,37 +64,37 @@ pub fn connectivity(machine: &Machine, probe: Option<&(String, u16)>, draft: &mu
             (false, false) => "disconnected",
         };
         let described = describe(machine, &name, has_route, status);
-        draft.connectivity.insert(name, described);
+        put(&mut draft.connectivity, &name, described);
     }
 }
 
 fn describe(machine: &Machine, name: &str, has_route: bool, status: &str) -> Value {
-    let file = |file: &str| machine.text(&format!("sys/class/net/{name}/{file}"));
-    let state = file("operstate").unwrap_or_default();
-    let state = match state.trim() {
-        "" => "unknown",
-        state => state,
-    };
-    json!({
-        "type": kind(machine, name, has_route),
-        "present": state != "notpresent",
-        "state": state,
-        "connection_status": status,
-        "metrics": {},
-        "metadata": {},
-    })
+    let mut state = machine.interface(name, "operstate");
+    if state.is_empty() {
+        state += "unknown";
+    }
+    let mut described = Map::new();
+    let is_present = state != "notpresent";
+    for (key, value) in [
+        ("type", kind(machine, name, has_route).into()),
+        ("present", is_present.into()),
+        ("state", state.into()),
+        ("connection_status", status.into()),
+        ("metrics", Map::new().into()),
+        ("metadata", Map::new().into()),
+    ] {
+        put(&mut described, key, value);
+    }
+    described.into()
 }
 
 /// By the kernel's number for its hardware, and what its driver says.
 fn kind(machine: &Machine, name: &str, has_route: bool) -> &'static str {
-    let text = |file: &str| {
-        let text = machine.text(&format!("sys/class/net/{name}/{file}"));
-        text.unwrap_or_default()
-    };
-    let has = |file: &str| machine.has(&format!("sys/class/net/{name}/{file}"));
-    let (hardware, driver) = (text("type"), text("uevent"));
-    let is = |kind: &str| driver.lines().any(|line| line == kind);
-    match hardware.trim() {
+    let driver = machine.interface(name, "uevent");
+    let driver = rows(&driver);
+    let is = |kind: &str| driver.iter().any(|row| row.first() == Some(&kind));
+    let has = |file: &str| machine.has_interface(name, file);
+    match machine.interface(name, "type").as_str() {
         "772" => "local",
         // Point-to-point, and modems without frames.
         "512" | "519" => "mobile",
@@ -119,31 +118,19 @@ fn is_link_local(address: &IpAddr) -> bool {
 /// Interfaces with a default route of either version.
 fn default_routes(machine: &Machine) -> Vec<String> {
     let mut found = Vec::new();
-    let mut add = |interface: &str, flags: &str| {
-        let flags = u32::from_str_radix(flags, 16).unwrap_or(0);
-        if flags & UP != 0 && flags & REJECT == 0 {
-            found.push(interface.to_owned());
-        }
-    };
-    for line in machine.text("proc/net/route").unwrap_or_default().lines() {
-        let mut words = line.split_ascii_whitespace();
-        let [interface, to, _, flags, _, _, _, mask] = std::array::from_fn(|_| words.next());
-        if let (Some(interface), Some("00000000"), Some(flags), Some("00000000")) =
-            (interface, to, flags, mask)
-        {
-            add(interface, flags);
-        }
-    }
-    let everywhere = "00000000000000000000000000000000 00 ";
-    for line in machine
-        .text("proc/net/ipv6_route")
-        .unwrap_or_default()
-        .lines()
-    {
-        let words = line.strip_prefix(everywhere).unwrap_or_default();
-        let mut words = words.split_ascii_whitespace().rev();
-        if let (Some(interface), Some(flags)) = (words.next(), words.next()) {
-            add(interface, flags);
+    // Where destination, its mask, flags and interface are.
+    for (path, to, mask, flags, interface) in [
+        ("proc/net/route", 1, 7, 3, 0),
+        ("proc/net/ipv6_route", 0, 1, 8, 9),
+    ] {
+        let text = machine.text(path).unwrap_or_default();
+        for row in rows(&text) {
+            let word = |index: usize| row.get(index).copied().unwrap_or("-");
+            let is_zero = |index: usize| word(index).bytes().all(|byte| byte == b'0');
+            let flags = u32::from_str_radix(word(flags), 16).unwrap_or(0);
+            if is_zero(to) && is_zero(mask) && flags & (UP | REJECT) == UP {
+                found.push(word(interface).to_owned());
+            }
         }
     }
     found

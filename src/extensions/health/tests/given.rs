@@ -19,7 +19,7 @@ fn program(folder: &Path, name: &str, script: &str) {
 }
 
 fn set(health: &Health, params: Value) -> Result<Value, String> {
-    health.set(params)
+    health.set(&params)
 }
 
 #[test]
@@ -85,11 +85,11 @@ fn what_breaks_a_bound_is_refused_and_changes_nothing() {
         ),
         (
             json!({"checks": {"c": {"pass": true, "note": long}}}),
-            "checks c is not with a note",
+            "checks c is not {\"pass\"",
         ),
         (json!({"alarms": {"a": "b"}}), "alarm-set"),
-        (json!({"metrics": []}), "metrics is not an object"),
-        (json!({"metric": {}}), "\"metric\" is none of"),
+        (json!({"metrics": []}), "\"metrics\" is no object of"),
+        (json!({"metric": {}}), "\"metric\" is no object of"),
         (json!([]), "not an object"),
     ] {
         let error = set(&health, params.clone()).expect_err(part);

@@ -148,7 +148,7 @@ fn traffic_of_each_interface_but_the_loopback() {
         "odd0_bytes_sent_total": 5,
     });
     assert_eq!(report["metrics"], expected);
-    let why = "network: /sys/class/net/odd0/statistics/rx_bytes is not understood";
+    let why = "network: statistics/rx_bytes of odd0 is no number";
     assert_eq!(failure(&report), Some(why));
 }
 
