@@ -42,6 +42,7 @@ impl Extensions {
             settings: config.extensions.clone(),
             identifier: identifier.to_owned(),
             data_path: config.data_path.clone(),
+            ..Site::default()
         };
         let mut extensions = Self {
             site: Some(Arc::new(site)),

@@ -4,6 +4,8 @@
 //! one that panics, hangs or floods is detached, and nobody else notices. A built-in one is
 //! a file in this folder and a line in [`BUILT_IN`]; the integrator's own are `program`s. Extensions must not know each other, the hub's connection or the core.
 
+#[cfg(feature = "ext-health")]
+pub mod health;
 pub mod link;
 #[cfg(debug_assertions)]
 mod mischief;
@@ -11,7 +13,9 @@ mod mischief;
 pub mod program;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value};
 
 use crate::config::ExtensionSettings;
 pub use link::{Alarms, Link, Nudger, Speaker, Word};
@@ -46,15 +50,20 @@ pub struct Kind {
 }
 
 /// Where extensions run.
+#[derive(Default)]
 pub struct Site {
     pub settings: ExtensionSettings,
     pub identifier: String,
     /// The agent's own folder.
     pub data_path: PathBuf,
+    /// What clients of the control socket gave an extension, by its name: outlives a detach.
+    pub kept: Mutex<Map<String, Value>>,
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
 pub static BUILT_IN: &[Kind] = &[
+    #[cfg(feature = "ext-health")]
+    health::KIND,
     #[cfg(debug_assertions)]
     mischief::KIND,
 ];

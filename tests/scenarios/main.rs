@@ -14,6 +14,7 @@ mod flood;
 mod frames;
 mod fwup;
 mod gate;
+mod health;
 mod hooks;
 mod hub_console;
 mod identify;
