@@ -327,6 +327,9 @@ impl Core {
         if let Err(reason) = &result {
             log::error!("worker {worker:?} ended: {reason}");
         }
+        if let Worker::Socket(conn) = worker {
+            self.on_socket_gone(conn);
+        }
         match (worker, result) {
             (Worker::Socket(conn), Err(reason)) => self.on_closed(conn, &reason),
             (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
