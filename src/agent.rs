@@ -248,6 +248,7 @@ impl Agent {
             Effect::StartInstall(job, order) => self.start_install(job, *order),
             Effect::CancelInstall(job) => self.cancel_install(job),
             Effect::RenewUrl(job, url) => self.renew_url(job, url),
+            Effect::ReadFirmware { path, public_keys } => self.read_firmware(path, public_keys),
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),

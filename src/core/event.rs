@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::wire::control::Request;
-use crate::wire::{FilePush, Inbound};
+use crate::wire::{FilePush, Inbound, Offer};
 
 /// One connection attempt and the connection it may become. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub enum Event {
     ValidMarked(Result<(), String>),
     TrialRebootCounted(Counted),
     Install(JobId, InstallEvent),
+    /// What a firmware file on this device says of itself; `Err` names what is wrong.
+    FirmwareRead(Result<Box<Offer>, String>),
     /// The only event of an archive's job, and its last.
     ArchiveEnded(JobId, ArchiveEnd),
     /// Keys from the hub were written down; `Err` names what went wrong.
@@ -325,6 +327,7 @@ pub enum Errand {
     ForceReboot,
     Keys,
     Window,
+    FirmwareFile,
 }
 
 impl Errand {
@@ -342,6 +345,7 @@ impl Errand {
             Self::ForceReboot => "force-reboot",
             Self::Keys => "keys",
             Self::Window => "window",
+            Self::FirmwareFile => "fw-file",
         }
     }
 }

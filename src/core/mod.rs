@@ -205,6 +205,7 @@ impl Core {
             Event::ValidMarked(result) => self.on_valid_marked(result),
             Event::TrialRebootCounted(counted) => self.on_trial_reboot_counted(counted),
             Event::Install(job, event) => self.on_install(job, event),
+            Event::FirmwareRead(read) => self.on_firmware_read(read),
             Event::ArchiveEnded(job, end) => self.on_archive_ended(job, end),
             Event::KeysKept(result) => self.on_keys_kept(result),
             Event::Shell(id, event) => self.on_shell_event(id, event),
@@ -365,6 +366,7 @@ impl Core {
             Errand::ForceReboot => self.on_reboot_failed(&reason),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
             Errand::Keys => self.on_keys_kept(Err(reason)),
+            Errand::FirmwareFile => self.on_firmware_read(Err(reason)),
             Errand::Window => self.on_window_found(Opening::Never),
             // The hub learns the interface with the next connection.
             // A count left over is dropped at the next start.

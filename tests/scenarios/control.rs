@@ -1,5 +1,6 @@
 //! The control socket and the commands that use it, against the running agent.
 
+mod apply;
 mod asked;
 mod decider;
 mod file;

@@ -69,6 +69,14 @@ fn requests_become_methods() {
             },
         ),
         (r#"{"method":"cancel-file"}"#, Method::CancelFile),
+        (
+            r#"{"method":"apply","params":{"path":"/usb/a.fw","force":true}}"#,
+            Method::Apply {
+                path: "/usb/a.fw".into(),
+                force: true,
+                progress: false,
+            },
+        ),
         (r#"{"method":"health"}"#, Method::Extension("health")),
         (r#"{"method":"metrics"}"#, Method::Extension("health")),
         (r#"{"method":"log"}"#, Method::Extension("logging")),
