@@ -107,6 +107,7 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
         signals::run(signals, &inbox)
     });
     agent.start_control(identifier);
+    agent.watch_alarm_files();
     agent.read_fwup_version();
     agent.write_pid_file();
     agent.serve();

@@ -77,6 +77,16 @@ pub enum Event {
     Control(ClientId, ControlEvent),
     SendFile(SendId, SendEvent),
     Extension(ExtensionId, ExtensionEvent),
+    /// A file in the folder of alarms is new or says something else; `None`: it is gone.
+    AlarmFile {
+        name: String,
+        description: Option<String>,
+    },
+    /// Files that settings name were read again: public keys for firmware and for archives.
+    KeysReread {
+        firmware: Vec<String>,
+        archive: Vec<String>,
+    },
     /// The device's clock, which was before the agent was built, shows a later time.
     ClockSet,
     WorkerExited(Worker, Result<(), String>),
@@ -309,6 +319,7 @@ pub enum Worker {
     Identify,
     Signals,
     Control,
+    AlarmFiles,
     Hook(RunId),
     SendFile(SendId),
     Extension(ExtensionId),

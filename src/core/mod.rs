@@ -222,6 +222,8 @@ impl Core {
             Event::Control(client, event) => self.on_control(client, event),
             Event::SendFile(id, event) => self.on_send_event(id, event),
             Event::Extension(id, event) => self.on_extension(id, event),
+            Event::AlarmFile { name, description } => self.on_alarm_file(name, description),
+            Event::KeysReread { firmware, archive } => self.on_keys_reread(firmware, archive),
             Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -357,7 +359,7 @@ impl Core {
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Control, _) => self.on_control_lost(),
             (Worker::Extension(id), result) => self.on_extension_ended(id, result),
-            (Worker::Signals, Err(_)) | (_, Ok(())) => {}
+            (Worker::Signals | Worker::AlarmFiles, Err(_)) | (_, Ok(())) => {}
         }
     }
 
