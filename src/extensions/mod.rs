@@ -5,6 +5,8 @@
 //! a file in this folder and a line in [`BUILT_IN`]; the integrator's own are `program`s. Extensions must not know each other, the hub's connection or the core.
 
 pub mod link;
+#[cfg(debug_assertions)]
+mod mischief;
 #[cfg(feature = "ext-custom")]
 pub mod program;
 
@@ -52,4 +54,7 @@ pub struct Site {
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
-pub static BUILT_IN: &[Kind] = &[];
+pub static BUILT_IN: &[Kind] = &[
+    #[cfg(debug_assertions)]
+    mischief::KIND,
+];

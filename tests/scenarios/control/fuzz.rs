@@ -15,8 +15,7 @@ use crate::rig::{self, Agent, Device, JOINED, PATIENCE};
 /// What all clients together may cost while they are there, KiB: 16 of them with a line of
 /// 64 KiB on its way in and as much on its way out, and such a line as a value.
 const ALLOWED: u64 = 4 * 1024;
-/// What may be left when they are gone, KiB. Code that was run counts only above: the kernel
-/// takes it back when it needs room, and there is much of it in a build for tests.
+/// What may be left when they are gone, KiB.
 const LEFT: u64 = 1536;
 
 struct Bench {
@@ -24,7 +23,7 @@ struct Bench {
     device: Device,
     agent: Agent,
     idle: u64,
-    /// Of that, what is nobody's file.
+    /// Of that, what is not pages of files: code comes with its first use, and goes.
     own: u64,
 }
 
