@@ -12,8 +12,8 @@ pub(super) const COMMANDS: [Command; 3] = [
         help: "\
 Usage: nerveshub-agent run
 
-Runs until told to stop (SIGTERM). SIGHUP: reads certificates again and
-reconnects; SIGUSR1: logs a status line.
+Runs until told to stop (SIGTERM). SIGHUP: reads certificates, keys and secrets
+in files again and reconnects; SIGUSR1: logs a status line.
 
 Example:
   NERVES_HUB_HOST=hub.example.com NERVES_HUB_PRODUCT_KEY=nhp_… \\

@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
-use super::{Answer, Call, Command, health, say, send_file, status};
+use super::{Answer, Call, Command, apply, health, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
 
 /// No event may come for long.
 const EVENTS: Duration = Duration::from_secs(3600);
 
-pub(super) const COMMANDS: [Command; 9] = [
+pub(super) const COMMANDS: [Command; 10] = [
     Command {
         name: "status",
         summary: "Show connection, firmware, update and alarms (--json, --watch)",
@@ -90,6 +90,7 @@ Example, before going to sleep:
             _ => call.refuse(),
         },
     },
+    apply::COMMAND,
     send_file::COMMAND,
     Command {
         name: "alarm",

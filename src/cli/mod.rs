@@ -2,6 +2,7 @@
 //! touches the network.
 
 pub mod agent;
+pub mod apply;
 pub mod check;
 pub mod client;
 pub mod daemon;

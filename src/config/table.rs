@@ -430,6 +430,8 @@ settings! {
             "Permissions of the control socket: who may write to it may do everything it offers.";
         NERVES_HUB_CONTROL_GROUP Plain Text("GROUP"), "",
             "Group of the control socket, by name or number. Else the agent's.";
+        NERVES_HUB_ALARM_DIR Plain Path, "",
+            "Folder in which each file is an alarm: its name, and its first line as the description. Watched while the agent runs. Made when it is missing.";
         NERVES_HUB_PID_FILE Plain Path, "",
             "File that the agent writes its process id to, and removes when it leaves.";
         NERVES_HUB_LOG_TARGET Plain Choice(&["stderr", "syslog", "kmsg"]), "stderr",
