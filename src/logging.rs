@@ -7,9 +7,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use env_logger::{Builder, Target};
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Record};
 
 use crate::config::LogTarget;
 use crate::system::time;
@@ -20,6 +21,15 @@ const SYSLOG: &str = "/dev/log";
 const KMSG: &str = "/dev/kmsg";
 /// Syslog's facility for daemons.
 const DAEMON: u8 = 3 << 3;
+
+/// Who hears each line, too: on the thread that says it, and so without ever waiting.
+pub type Tap = fn(&Record);
+static TAP: OnceLock<Tap> = OnceLock::new();
+
+/// Has `tap` hear each line from now on; the first one stays.
+pub fn tap(tap: Tap) {
+    let _ = TAP.set(tap);
+}
 
 /// Starts logging with an env_logger filter. Where `target` cannot be used, lines go to
 /// standard error.
@@ -35,6 +45,9 @@ pub fn start(filter: &str, target: LogTarget) {
         LogTarget::Kmsg => pipe(&mut builder, target, open_kmsg()),
     };
     builder.format(move |out, record| {
+        if let Some(tap) = TAP.get() {
+            tap(record);
+        }
         let (level, text) = (record.level(), record.args());
         match target {
             LogTarget::Stderr => {

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod check;
 pub mod client;
 pub mod daemon;
+pub mod log;
 pub mod send_file;
 pub mod settings;
 pub mod slots;

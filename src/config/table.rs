@@ -380,6 +380,14 @@ settings! {
             "Extensions that are enabled; the hub decides which of them it attaches. local_shell needs NERVES_HUB_LOCAL_SHELL only. none: not one.";
         NERVES_HUB_EXTENSION_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "30s",
             "How long an extension may work upon one thing it was told before it counts as hanging and is detached.";
+        NERVES_HUB_LOGGING_SOURCES Plain List("SOURCE"), "agent",
+            "Where the log lines come from that the extension logging sends: agent, syslog, kmsg, journald, and, as the last, command:CMD (etc/doc/logging.md).";
+        NERVES_HUB_LOGGING_LEVEL Plain Text("LEVEL"), "info",
+            "The least severe lines that are sent: error, warning, notice, info or debug.";
+        NERVES_HUB_LOGGING_SYSLOG_FILE Plain Path, "/var/log/messages",
+            "File that the source syslog follows.";
+        NERVES_HUB_LOGGING_BUFFER Plain Integer(1, 100_000), "1000",
+            "Lines held while they cannot be sent, of 256 KiB at most. Then the oldest give way, and a line says how many.";
     }
     "Operator" {
         NERVES_HUB_SCRIPTS Plain Boolean, "1",

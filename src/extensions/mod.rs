@@ -6,6 +6,8 @@
 //! `custom`. Extensions must not know each other, the hub's connection or the core.
 
 pub mod link;
+#[cfg(feature = "ext-logging")]
+pub mod logging;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,4 +53,7 @@ pub struct Site {
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
-pub static BUILT_IN: &[Kind] = &[];
+pub static BUILT_IN: &[Kind] = &[
+    #[cfg(feature = "ext-logging")]
+    logging::KIND,
+];
