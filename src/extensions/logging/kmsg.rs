@@ -93,7 +93,7 @@ impl Kmsg {
         if priority < 8 {
             meta.push(("application".into(), "kernel".into()));
         }
-        if let Some(mut line) = Line::new(level, &unescaped(message), meta) {
+        if let Some(mut line) = Line::new(level, message, meta) {
             let age = uptime.saturating_sub(Duration::from_micros(micros));
             line.at = line.at.checked_sub(age).unwrap_or(line.at);
             intake.put(line);
@@ -140,28 +140,6 @@ impl Source for Kmsg {
     }
 }
 
-/// The kernel writes what is not printable ASCII as `\xNN`.
-fn unescaped(message: &str) -> String {
-    let mut bytes = Vec::with_capacity(message.len());
-    let mut rest = message;
-    while let Some((before, behind)) = rest.split_once("\\x") {
-        bytes.extend_from_slice(before.as_bytes());
-        let code = behind.get(..2).map(|code| u8::from_str_radix(code, 16));
-        rest = match code {
-            Some(Ok(byte)) => {
-                bytes.push(byte);
-                &behind[2..]
-            }
-            Some(Err(_)) | None => {
-                bytes.extend_from_slice(b"\\x");
-                behind
-            }
-        };
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,7 +164,7 @@ mod tests {
         let ago = |seconds| (uptime - Duration::from_secs(seconds)).as_micros();
         let said = [
             format!(
-                "6,100,{},-;usb 1-1: n\\xc3\\xbctzlich \\xz\n SUBSYSTEM=usb\n DEVICE=+usb:1-1\n",
+                "6,100,{},-;usb 1-1: useful\n SUBSYSTEM=usb\n DEVICE=+usb:1-1\n",
                 ago(2)
             ),
             format!("3,101,{},-,caller=T1;EXT4-fs error\n", ago(1)),
@@ -206,7 +184,7 @@ mod tests {
         assert_eq!(
             shown,
             [
-                ("info", "usb 1-1: nützlich \\xz"),
+                ("info", "usb 1-1: useful"),
                 ("error", "EXT4-fs error"),
                 ("info", "app: said"),
                 ("warning", "6 log lines were dropped"),

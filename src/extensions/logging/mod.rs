@@ -31,7 +31,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::{Extension, Kind, Life, Link, Site, Word};
-use crate::config::extensions::{LogSource, LoggingSettings, Severity};
+use crate::config::extensions::{LogSource, Severity};
 use crate::system::command;
 use follow::Follower;
 use kmsg::Kmsg;
@@ -53,7 +53,7 @@ pub const KIND: Kind = Kind {
     life: Life::Always,
     build: |site: &Arc<Site>| {
         let intake = own::intake(&site.settings);
-        Box::new(Logging::new(site.settings.logging.clone(), intake))
+        Box::new(Logging::new(Arc::clone(site), intake))
     },
 };
 
@@ -64,7 +64,7 @@ struct Places {
 }
 
 struct Logging {
-    settings: LoggingSettings,
+    site: Arc<Site>,
     places: Places,
     intake: Arc<Intake>,
     pace: Pace,
@@ -101,10 +101,10 @@ impl Extension for Logging {
 }
 
 impl Logging {
-    fn new(settings: LoggingSettings, intake: Arc<Intake>) -> Self {
+    fn new(site: Arc<Site>, intake: Arc<Intake>) -> Self {
         let now = Instant::now();
         Self {
-            settings,
+            site,
             places: Places {
                 kmsg: PathBuf::from("/dev/kmsg"),
                 journalctl: "journalctl",
@@ -118,13 +118,14 @@ impl Logging {
 
     fn sources(&self) -> Vec<Box<dyn Source>> {
         let now = Instant::now();
+        let settings = &self.site.settings.logging;
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
-        for source in &self.settings.sources {
+        for source in &settings.sources {
             match source {
                 // It comes to the ring by itself.
                 LogSource::Agent => {}
                 LogSource::Syslog => {
-                    let path = self.settings.syslog_file.clone();
+                    let path = settings.syslog_file.clone();
                     sources.push(Box::new(Follower::new(path, syslog::line, now)));
                 }
                 LogSource::Kmsg => {

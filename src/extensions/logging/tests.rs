@@ -12,6 +12,8 @@ use log::Level;
 use serde_json::json;
 
 use super::*;
+use crate::config::ExtensionSettings;
+use crate::config::extensions::LoggingSettings;
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
 use crate::extensions::link::Handle;
 
@@ -35,7 +37,15 @@ impl Bench {
             syslog_file: folder.join("messages"),
         };
         let intake = Arc::new(Intake::new(settings.level, buffer));
-        let mut extension = Logging::new(settings, Arc::clone(&intake));
+        let site = Site {
+            settings: ExtensionSettings {
+                logging: settings,
+                ..ExtensionSettings::default()
+            },
+            identifier: String::new(),
+            data_path: folder.to_owned(),
+        };
+        let mut extension = Logging::new(Arc::new(site), Arc::clone(&intake));
         extension.places.kmsg = folder.join("kmsg");
         let journalctl = folder.join("journalctl").display().to_string();
         extension.places.journalctl = journalctl.leak();
