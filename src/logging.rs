@@ -8,9 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use env_logger::{Builder, Target};
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Record};
 
 use crate::config::LogTarget;
 use crate::system::time;
@@ -21,6 +22,15 @@ const SYSLOG: &str = "/dev/log";
 const KMSG: &str = "/dev/kmsg";
 /// Syslog's facility for daemons.
 const DAEMON: u8 = 3 << 3;
+
+/// Who hears each line, too: on the thread that says it, and so without ever waiting.
+pub type Tap = fn(&Record);
+static TAP: OnceLock<Tap> = OnceLock::new();
+
+/// Has `tap` hear each line from now on; the first one stays.
+pub fn tap(tap: Tap) {
+    let _ = TAP.set(tap);
+}
 
 /// Starts logging with an env_logger filter. Where `target` cannot be used, lines go to
 /// standard error.
@@ -35,7 +45,12 @@ pub fn start(filter: &str, target: LogTarget) {
         LogTarget::Syslog => pipe(&mut builder, target, Syslog::open(SYSLOG)),
         LogTarget::Kmsg => pipe(&mut builder, target, open_kmsg(Path::new(KMSG))),
     };
-    builder.format(move |out, record| write_line(target, out, record.level(), record.args()));
+    builder.format(move |out, record| {
+        if let Some(tap) = TAP.get() {
+            tap(record);
+        }
+        write_line(target, out, record.level(), record.args())
+    });
     // Only tests start it twice.
     let _ = builder.try_init();
     if let Some(problem) = problem {

@@ -90,6 +90,8 @@ fn run(call: &mut Call) -> Answer {
             return Answer::silent(exit::CONFIG);
         }
     };
+    #[cfg(feature = "ext-logging")]
+    crate::extensions::logging::own::listen(&config.extensions);
     logging::start(&config.log_filter, config.service.log);
     contain_panics();
     log::info!("{}", version().trim_end());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
-use super::{Answer, Call, Command, apply, health, say, send_file, status};
+use super::{Answer, Call, Command, apply, health, log, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
 
@@ -125,26 +125,7 @@ Example:
         run: events,
     },
     health::COMMAND,
-    Command {
-        name: "log",
-        summary: "Send a line to the hub's log",
-        help: "\
-Usage: nerveshub-agent log LEVEL MESSAGE
-
-Sends one line to the hub, when the extension logging is enabled. LEVEL is
-error, warning, notice, info or debug.
-
-Example:
-  nerveshub-agent log warning 'door left open'
-",
-        run: |call| match call.options {
-            [level, message @ ..] if !message.is_empty() => {
-                let params = json!({"level": level, "message": message.join(" ")});
-                done(call, "log", params, "")
-            }
-            _ => call.refuse(),
-        },
-    },
+    log::COMMAND,
 ];
 
 fn ask(env: &[(OsString, OsString)], method: &str, params: Value) -> Result<Value, Answer> {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod client;
 pub mod daemon;
 pub mod health;
+pub mod log;
 pub mod send_file;
 pub mod settings;
 pub mod slots;

@@ -396,6 +396,14 @@ settings! {
             "Folder in which the device's other programs leave metrics, metadata, checks and alarms as NAME.env files; executables in it are run for theirs at each report. Must belong to root or the agent's user, and not be writable by everybody.";
         NERVES_HUB_HEALTH_PROBE Plain Text("HOST:PORT"), "",
             "An interface counts as connected to the internet when a TCP connection to this succeeds over it. Else when it has a default route.";
+        NERVES_HUB_LOGGING_SOURCES Plain List("SOURCE"), "agent",
+            "Where the log lines come from that the extension logging sends: agent, syslog, kmsg, journald, and, as the last, command:CMD (etc/doc/logging.md).";
+        NERVES_HUB_LOGGING_LEVEL Plain Text("LEVEL"), "info",
+            "The least severe lines that are sent: error, warning, notice, info or debug.";
+        NERVES_HUB_LOGGING_SYSLOG_FILE Plain Path, "/var/log/messages",
+            "File that the source syslog follows.";
+        NERVES_HUB_LOGGING_BUFFER Plain Integer(1, 100_000), "1000",
+            "Lines held while they cannot be sent, of 256 KiB at most. Then the oldest give way, and a line says how many.";
     }
     "Operator" {
         NERVES_HUB_SCRIPTS Plain Boolean, "1",

@@ -7,6 +7,8 @@
 #[cfg(feature = "ext-health")]
 pub mod health;
 pub mod link;
+#[cfg(feature = "ext-logging")]
+pub mod logging;
 #[cfg(debug_assertions)]
 mod mischief;
 #[cfg(feature = "ext-custom")]
@@ -64,6 +66,8 @@ pub struct Site {
 pub static BUILT_IN: &[Kind] = &[
     #[cfg(feature = "ext-health")]
     health::KIND,
+    #[cfg(feature = "ext-logging")]
+    logging::KIND,
     #[cfg(debug_assertions)]
     mischief::KIND,
 ];
