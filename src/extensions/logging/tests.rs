@@ -42,8 +42,8 @@ impl Bench {
                 logging: settings,
                 ..ExtensionSettings::default()
             },
-            identifier: String::new(),
             data_path: folder.to_owned(),
+            ..Site::default()
         };
         let mut extension = Logging::new(Arc::new(site), Arc::clone(&intake));
         extension.places.kmsg = folder.join("kmsg");
