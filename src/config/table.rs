@@ -380,6 +380,16 @@ settings! {
             "Extensions that are enabled; the hub decides which of them it attaches. local_shell needs NERVES_HUB_LOCAL_SHELL only. none: not one.";
         NERVES_HUB_EXTENSION_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "30s",
             "How long an extension may work upon one thing it was told before it counts as hanging and is detached.";
+        NERVES_HUB_GEO Plain Text("geoip|fixed:LAT,LON[,ACC]|command:COMMAND|gpsd:HOST[:PORT]"), "geoip",
+            "geo: where the device is. geoip: where NERVES_HUB_GEO_URL says its internet address is; fixed: degrees and metres; command: prints {latitude, longitude, accuracy?, source?} as JSON; gpsd: its next fix.";
+        NERVES_HUB_GEO_URL Plain Text("URL"), "https://whenwhere.nerves-project.org/",
+            "geo: the geoip service, which speaks whenwhere's protocol (etc/doc/geo.md).";
+        NERVES_HUB_GEO_CACHE Plain Kind::Duration(ms(0), s(30 * 86_400)), "24h",
+            "geo: how long its answer is good for. 0: it is asked each time the hub asks.";
+        NERVES_HUB_NETWORK_IDENTITY Plain Text("PROVIDER,…"), "",
+            "network_identity: what is asked for the device's identities: tailscale, netbird, wireguard:INTERFACE, iroh:COMMAND, command:COMMAND (etc/doc/network-identity.md). Without any there are those set at the control socket.";
+        NERVES_HUB_NETWORK_IDENTITY_INTERVAL Plain Kind::Duration(ms(0), DAY), "5m",
+            "network_identity: between looks at what has changed; only that is sent. 0: none but when the hub asks.";
     }
     "Operator" {
         NERVES_HUB_SCRIPTS Plain Boolean, "1",

@@ -5,12 +5,21 @@
 //! a file in this folder and a line in [`BUILT_IN`]; the integrator's own programs are
 //! `custom`. Extensions must not know each other, the hub's connection or the core.
 
+#[cfg(feature = "ext-geo")]
+pub mod geo;
 pub mod link;
+#[cfg(feature = "ext-network-identity")]
+pub mod network_identity;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value};
 
 use crate::config::ExtensionSettings;
+use crate::system::dial::Dialer;
 pub use link::{Alarms, Link, Nudger, Word};
 
 /// What an extension does, on a thread of its own.
@@ -43,12 +52,24 @@ pub struct Kind {
 }
 
 /// Where extensions run.
+#[derive(Default)]
 pub struct Site {
     pub settings: ExtensionSettings,
     pub identifier: String,
     /// The agent's own folder.
     pub data_path: PathBuf,
+    /// What clients of the control socket gave an extension, by its name: outlives a detach.
+    pub kept: Mutex<Map<String, Value>>,
+    /// How other machines are reached, as downloads are. `None`: they are not.
+    pub dialer: Option<Arc<Dialer>>,
+    /// As for firmware: plain `http://` to other machines is allowed.
+    pub allow_insecure: bool,
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
-pub static BUILT_IN: &[Kind] = &[];
+pub static BUILT_IN: &[Kind] = &[
+    #[cfg(feature = "ext-geo")]
+    geo::KIND,
+    #[cfg(feature = "ext-network-identity")]
+    network_identity::KIND,
+];

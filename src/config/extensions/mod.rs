@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::table::setting;
 pub use custom::CustomSettings;
-pub use geo::GeoSettings;
+pub use geo::{GeoSettings, GeoSource};
 pub use health::HealthSettings;
-pub use identity::IdentitySettings;
+pub use identity::{IdentitySettings, Program, Provider};
 pub use logging::LoggingSettings;
 
 /// Which extensions are enabled, and what each of them is told.
