@@ -2,14 +2,16 @@
 //!
 //! Each extension is a thread of its own that talks to the core through a [`Link`] only:
 //! one that panics, hangs or floods is detached, and nobody else notices. A built-in one is
-//! a file in this folder and a line in [`BUILT_IN`]; the integrator's own programs are
-//! `custom`. Extensions must not know each other, the hub's connection or the core.
+//! a file in this folder and a line in [`BUILT_IN`]; the integrator's own are
+//! `program`s. Extensions must not know each other, the hub's connection or the core.
 
 #[cfg(feature = "ext-geo")]
 pub mod geo;
 pub mod link;
 #[cfg(feature = "ext-network-identity")]
 pub mod network_identity;
+#[cfg(feature = "ext-custom")]
+pub mod program;
 #[cfg(test)]
 mod testing;
 
@@ -20,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::config::ExtensionSettings;
 use crate::system::dial::Dialer;
-pub use link::{Alarms, Link, Nudger, Word};
+pub use link::{Alarms, Link, Nudger, Speaker, Word};
 
 /// What an extension does, on a thread of its own.
 pub trait Extension: Send {
