@@ -340,7 +340,10 @@ impl Agent {
         let Some(socket) = self.socket.as_ref().filter(|socket| socket.conn == conn) else {
             return;
         };
-        match socket.commands.try_send(socket::Command::Send(push)) {
+        match socket
+            .commands
+            .try_send(socket::Command::Send(Box::new(push)))
+        {
             Ok(()) => socket.waker.wake(),
             // The thread has ended; why is in the inbox.
             Err(error) if error.is_disconnected() => {}

@@ -8,6 +8,8 @@
 #[cfg(feature = "ext-geo")]
 pub mod geo;
 pub mod link;
+#[cfg(debug_assertions)]
+mod mischief;
 #[cfg(feature = "ext-network-identity")]
 pub mod network_identity;
 #[cfg(feature = "ext-custom")]
@@ -74,4 +76,6 @@ pub static BUILT_IN: &[Kind] = &[
     geo::KIND,
     #[cfg(feature = "ext-network-identity")]
     network_identity::KIND,
+    #[cfg(debug_assertions)]
+    mischief::KIND,
 ];

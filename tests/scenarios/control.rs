@@ -4,7 +4,7 @@ mod asked;
 mod decider;
 mod file;
 mod fuzz;
-mod peer;
+pub mod peer;
 mod socket;
 
 use std::io::{BufRead, BufReader};
