@@ -102,7 +102,7 @@ fn fixed(text: &str) -> Result<GeoSource, Problem> {
 
 /// By the JSON parser: that of the standard library would only be here for this.
 fn degrees(text: &str) -> Option<f64> {
-    serde_json::from_str::<serde_json::Value>(text)
+    serde_json::from_slice::<serde_json::Value>(text.as_bytes())
         .ok()?
         .as_f64()
 }

@@ -186,7 +186,9 @@ fn degrees(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         // The parser that is here anyway.
-        Value::String(text) => serde_json::from_str::<Value>(text).ok()?.as_f64(),
+        Value::String(text) => serde_json::from_slice::<Value>(text.as_bytes())
+            .ok()?
+            .as_f64(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }

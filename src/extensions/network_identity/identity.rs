@@ -18,7 +18,7 @@ pub(super) fn identity(
     service: &str,
     identifier: &str,
     instance: Option<&str>,
-    details: Map<String, Value>,
+    details: &Map<String, Value>,
 ) -> Result<Value, String> {
     let mut identity = Map::new();
     let texts = [
@@ -33,9 +33,9 @@ pub(super) fn identity(
         }
         identity.insert(name.to_owned(), text.into());
     }
-    let (details, cut) = details::tidied(details);
-    if cut > 0 {
-        log::debug!("network_identity: {cut} details of {service} left out, they are too long");
+    let (details, left_out) = details::tidied(details);
+    if left_out > 0 {
+        log::debug!("network_identity: {left_out} details of {service} are too much");
     }
     identity.insert("details".to_owned(), details.into());
     Ok(identity.into())
@@ -51,9 +51,10 @@ pub(super) fn checked(said: &Value) -> Result<Value, String> {
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(format!("{name} must be a text")),
     };
+    let none = Map::new();
     let details = match said.get("details") {
-        None | Some(Value::Null) => Map::new(),
-        Some(Value::Object(details)) => details.clone(),
+        None | Some(Value::Null) => &none,
+        Some(Value::Object(details)) => details,
         Some(_) => return Err("details must be an object".to_owned()),
     };
     let (service, identifier) = (text("service")?, text("identifier")?);

@@ -128,11 +128,8 @@ impl Run<'_> {
         let own = &status["Self"];
         let key = own["PublicKey"].as_str().unwrap_or_default();
         // Before a login it is all zeros.
-        if key
-            .trim_start_matches("nodekey:")
-            .trim_matches('0')
-            .is_empty()
-        {
+        let digits = key.strip_prefix("nodekey:").unwrap_or(key);
+        if digits.bytes().all(|digit| digit == b'0') {
             return Ok(none("tailscale", state));
         }
         let mut details = Map::new();
@@ -147,7 +144,7 @@ impl Run<'_> {
         }
         let dns = own["DNSName"].as_str().unwrap_or_default();
         put(&mut details, "dns_name", &dns.trim_end_matches('.').into());
-        one("tailscale", key, None, details)
+        one("tailscale", key, None, &details)
     }
 
     fn netbird(&self) -> Found {
@@ -166,7 +163,7 @@ impl Run<'_> {
         ] {
             put(&mut details, name, value);
         }
-        one("netbird", key, None, details)
+        one("netbird", key, None, &details)
     }
 
     /// Never `dump` or `showconf`: they print the private key.
@@ -186,21 +183,25 @@ impl Run<'_> {
         if let Some(port) = port.filter(|port: &u16| *port != 0) {
             details.insert("listen_port".to_owned(), port.into());
         }
-        one("wireguard", &key, Some(interface), details)
+        one("wireguard", &key, Some(interface), &details)
     }
 
     /// Either the id alone, or an object with it and what else there is to say.
     fn iroh(&self, program: &Program) -> Found {
         match self.said(program)? {
-            Value::String(id) => one("iroh", &id, None, Map::new()),
-            Value::Object(mut said) => {
+            Value::String(id) => one("iroh", &id, None, &Map::new()),
+            Value::Object(said) => {
                 let names = ["id", "endpoint_id", "node_id"];
-                let id = names.iter().find_map(|name| said.remove(*name));
-                let id = id.as_ref().and_then(Value::as_str);
+                let id = names.iter().find_map(|name| said.get(*name)?.as_str());
                 let id = id.ok_or("there is no id in what it printed")?;
-                let instance = said.remove("instance");
-                let instance = instance.as_ref().and_then(Value::as_str);
-                one("iroh", id, instance, said)
+                let instance = said.get("instance").and_then(Value::as_str);
+                let mut details = Map::new();
+                for (name, value) in &said {
+                    if name != "instance" && !names.contains(&name.as_str()) {
+                        put(&mut details, name, value);
+                    }
+                }
+                one("iroh", id, instance, &details)
             }
             Value::Null => Ok(Vec::new()),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
@@ -221,8 +222,8 @@ impl Run<'_> {
             return Ok(text.into());
         }
         let said = json(&text)?;
-        let part = said.pointer(&program.pointer);
-        part.cloned()
+        part(&said, &program.pointer)
+            .cloned()
             .ok_or_else(|| format!("there is nothing at {} in what it printed", program.pointer))
     }
 
@@ -249,15 +250,36 @@ impl Run<'_> {
     }
 }
 
+/// As `Value::pointer` does, which brings in a whole text search.
+fn part<'a>(mut said: &'a Value, pointer: &str) -> Option<&'a Value> {
+    for word in pointer.split('/').skip(1) {
+        let (mut name, mut escaped) = (String::new(), false);
+        for c in word.chars() {
+            match (escaped, c) {
+                (false, '~') => escaped = true,
+                (true, '0') => name.push('~'),
+                (true, '1') => name.push('/'),
+                (_, c) => name.push(c),
+            }
+            escaped &= c == '~';
+        }
+        said = match said {
+            Value::Array(list) => list.get(name.parse::<usize>().ok()?)?,
+            other => other.get(name.as_str())?,
+        };
+    }
+    Some(said)
+}
+
 fn json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("it printed no JSON: {error}"))
+    serde_json::from_slice(text.as_bytes()).map_err(|error| format!("it printed no JSON: {error}"))
 }
 
 fn one(
     service: &str,
     identifier: &str,
     instance: Option<&str>,
-    details: Map<String, Value>,
+    details: &Map<String, Value>,
 ) -> Found {
     Ok(vec![identity(service, identifier, instance, details)?])
 }
@@ -271,5 +293,22 @@ fn none(service: &str, state: &Value) -> Vec<Value> {
 fn put(details: &mut Map<String, Value>, name: &str, value: &Value) {
     if !value.is_null() && value.as_str() != Some("") {
         details.insert(name.to_owned(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pointers_are_those_of_the_standard() {
+        let said = json!({"a": [{"b": 1}, 2], "": {"": 3}, "x/y": 4, "m~n": 5, "~1": 6, "0": 7});
+        for pointer in [
+            "", "/a", "/a/0", "/a/0/b", "/a/1", "/", "//", "/x~1y", "/m~0n", "/~01", "/0", "/a/2",
+            "/b", "/a/b", "/a/0/b/c", "/a/-", "/a/-1",
+        ] {
+            assert_eq!(part(&said, pointer), said.pointer(pointer), "{pointer:?}");
+        }
     }
 }
