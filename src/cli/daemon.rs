@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
-use super::{Answer, Call, Command, say, send_file, status};
+use super::{Answer, Call, Command, health, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
 
@@ -123,22 +123,7 @@ Example:
 ",
         run: events,
     },
-    Command {
-        name: "health",
-        summary: "Show the health report",
-        help: "\
-Usage: nerveshub-agent health
-
-Shows the report that the hub gets, when the extension health is enabled.
-
-Example:
-  nerveshub-agent health
-",
-        run: |call| match call.options {
-            [] => show(call, "health", line),
-            _ => call.refuse(),
-        },
-    },
+    health::COMMAND,
     Command {
         name: "log",
         summary: "Send a line to the hub's log",

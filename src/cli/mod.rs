@@ -5,6 +5,7 @@ pub mod agent;
 pub mod check;
 pub mod client;
 pub mod daemon;
+pub mod health;
 pub mod send_file;
 pub mod settings;
 pub mod slots;

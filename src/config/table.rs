@@ -382,6 +382,20 @@ settings! {
             "Folder of the integrator's own extensions: each executable in it is one, see etc/doc/extensions.md.";
         NERVES_HUB_EXTENSION_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "30s",
             "How long an extension may work upon one thing it was told before it counts as hanging and is detached.";
+        NERVES_HUB_HEALTH_METRICS Plain List("cpu|memory|disk|network"), "cpu,memory,disk",
+            "Sets of metrics in the health report, in this order (etc/doc/health.md). none: only the integrator's own.";
+        NERVES_HUB_HEALTH_DISKS Plain List("PATH"), "/",
+            "Where the file systems are whose use is reported: the first under the plain names, each other with its path behind them.";
+        NERVES_HUB_HEALTH_DISK_ALARM Plain Integer(0, 100), "90",
+            "Per cent at which one of them raises the alarm DiskAlmostFull; cleared 2 below. 0: never.";
+        NERVES_HUB_HEALTH_DISK_IGNORE Plain List("PATH|read-only"), "read-only",
+            "Those that raise no alarm; read-only: all that cannot be written to. none: each may.";
+        NERVES_HUB_HEALTH_THERMAL_ZONE Plain Text("ZONE"), "",
+            "Name or type of the thermal zone whose temperature is reported, such as thermal_zone0 or cpu-thermal. Else the hottest.";
+        NERVES_HUB_HEALTH_DIR Plain Path, "",
+            "Folder in which the device's other programs leave metrics, metadata, checks and alarms as NAME.env files; executables in it are run for theirs at each report. Must belong to root or the agent's user, and not be writable by everybody.";
+        NERVES_HUB_HEALTH_PROBE Plain Text("HOST:PORT"), "",
+            "An interface counts as connected to the internet when a TCP connection to this succeeds over it. Else when it has a default route.";
         NERVES_HUB_GEO Plain Text("geoip|fixed:LAT,LON[,ACC]|command:COMMAND|gpsd:HOST[:PORT]"), "geoip",
             "geo: where the device is. geoip: where NERVES_HUB_GEO_URL says its internet address is; fixed: degrees and metres; command: prints {latitude, longitude, accuracy?, source?} as JSON; gpsd: its next fix.";
         NERVES_HUB_GEO_URL Plain Text("URL"), "https://whenwhere.nerves-project.org/",

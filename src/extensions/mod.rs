@@ -7,6 +7,8 @@
 
 #[cfg(feature = "ext-geo")]
 pub mod geo;
+#[cfg(feature = "ext-health")]
+pub mod health;
 pub mod link;
 #[cfg(debug_assertions)]
 mod mischief;
@@ -72,6 +74,8 @@ pub struct Site {
 
 /// Those that are part of the agent, in the order in which they are offered.
 pub static BUILT_IN: &[Kind] = &[
+    #[cfg(feature = "ext-health")]
+    health::KIND,
     #[cfg(feature = "ext-geo")]
     geo::KIND,
     #[cfg(feature = "ext-network-identity")]

@@ -164,7 +164,10 @@ fn handshake(stream: &mut Stream, deadline: Instant, waker: &Waker) -> io::Resul
 }
 
 /// Looks a name up on a thread of its own: the system resolver cannot be interrupted.
-fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
+///
+/// # Errors
+/// It has no address, or none was found in time.
+pub fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
@@ -194,7 +197,10 @@ fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Di
 }
 
 /// Tries the addresses in turn; each gets an equal share of what is left.
-fn connect_any(
+///
+/// # Errors
+/// That of the last one.
+pub fn connect_any(
     addresses: &[SocketAddr],
     host: &str,
     limit: Duration,

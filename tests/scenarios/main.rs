@@ -15,6 +15,7 @@ mod frames;
 mod fwup;
 mod gate;
 mod geo;
+mod health;
 mod hooks;
 mod hub_console;
 mod identify;
