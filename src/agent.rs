@@ -107,6 +107,7 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
         signals::run(signals, &inbox)
     });
     agent.start_control(identifier);
+    agent.watch_alarm_files();
     agent.read_fwup_version();
     agent.write_pid_file();
     agent.serve();
@@ -256,6 +257,7 @@ impl Agent {
             Effect::StartInstall(job, order) => self.start_install(job, *order),
             Effect::CancelInstall(job) => self.cancel_install(job),
             Effect::RenewUrl(job, url) => self.renew_url(job, url),
+            Effect::ReadFirmware { path, public_keys } => self.read_firmware(path, public_keys),
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),

@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, PATIENCE};
-use super::{Answer, Call, Command, health, say, send_file, status};
+use super::{Answer, Call, Command, apply, health, log, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
 
 /// No event may come for long.
 const EVENTS: Duration = Duration::from_secs(3600);
 
-pub(super) const COMMANDS: [Command; 9] = [
+pub(super) const COMMANDS: [Command; 10] = [
     Command {
         name: "status",
         summary: "Show connection, firmware, update and alarms (--json, --watch)",
@@ -90,6 +90,7 @@ Example, before going to sleep:
             _ => call.refuse(),
         },
     },
+    apply::COMMAND,
     send_file::COMMAND,
     Command {
         name: "alarm",
@@ -124,26 +125,7 @@ Example:
         run: events,
     },
     health::COMMAND,
-    Command {
-        name: "log",
-        summary: "Send a line to the hub's log",
-        help: "\
-Usage: nerveshub-agent log LEVEL MESSAGE
-
-Sends one line to the hub, when the extension logging is enabled. LEVEL is
-error, warning, notice, info or debug.
-
-Example:
-  nerveshub-agent log warning 'door left open'
-",
-        run: |call| match call.options {
-            [level, message @ ..] if !message.is_empty() => {
-                let params = json!({"level": level, "message": message.join(" ")});
-                done(call, "log", params, "")
-            }
-            _ => call.refuse(),
-        },
-    },
+    log::COMMAND,
 ];
 
 fn ask(env: &[(OsString, OsString)], method: &str, params: Value) -> Result<Value, Answer> {

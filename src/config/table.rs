@@ -406,6 +406,14 @@ settings! {
             "network_identity: what is asked for the device's identities: tailscale, netbird, wireguard:INTERFACE, iroh:COMMAND, command:COMMAND (etc/doc/network-identity.md). Without any there are those set at the control socket.";
         NERVES_HUB_NETWORK_IDENTITY_INTERVAL Plain Kind::Duration(ms(0), DAY), "5m",
             "network_identity: between looks at what has changed; only that is sent. 0: none but when the hub asks.";
+        NERVES_HUB_LOGGING_SOURCES Plain List("SOURCE"), "agent",
+            "Where the log lines come from that the extension logging sends: agent, syslog, kmsg, journald, and, as the last, command:CMD (etc/doc/logging.md).";
+        NERVES_HUB_LOGGING_LEVEL Plain Text("LEVEL"), "info",
+            "The least severe lines that are sent: error, warning, notice, info or debug.";
+        NERVES_HUB_LOGGING_SYSLOG_FILE Plain Path, "/var/log/messages",
+            "File that the source syslog follows.";
+        NERVES_HUB_LOGGING_BUFFER Plain Integer(1, 100_000), "1000",
+            "Lines held while they cannot be sent, of 256 KiB at most. Then the oldest give way, and a line says how many.";
     }
     "Operator" {
         NERVES_HUB_SCRIPTS Plain Boolean, "1",
@@ -440,6 +448,8 @@ settings! {
             "Permissions of the control socket: who may write to it may do everything it offers.";
         NERVES_HUB_CONTROL_GROUP Plain Text("GROUP"), "",
             "Group of the control socket, by name or number. Else the agent's.";
+        NERVES_HUB_ALARM_DIR Plain Path, "",
+            "Folder in which each file is an alarm: its name, and its first line as the description. Watched while the agent runs. Made when it is missing.";
         NERVES_HUB_PID_FILE Plain Path, "",
             "File that the agent writes its process id to, and removes when it leaves.";
         NERVES_HUB_LOG_TARGET Plain Choice(&["stderr", "syslog", "kmsg"]), "stderr",

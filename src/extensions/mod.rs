@@ -10,6 +10,8 @@ pub mod geo;
 #[cfg(feature = "ext-health")]
 pub mod health;
 pub mod link;
+#[cfg(feature = "ext-logging")]
+pub mod logging;
 #[cfg(debug_assertions)]
 mod mischief;
 #[cfg(feature = "ext-network-identity")]
@@ -80,6 +82,8 @@ pub static BUILT_IN: &[Kind] = &[
     geo::KIND,
     #[cfg(feature = "ext-network-identity")]
     network_identity::KIND,
+    #[cfg(feature = "ext-logging")]
+    logging::KIND,
     #[cfg(debug_assertions)]
     mischief::KIND,
 ];

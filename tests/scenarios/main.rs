@@ -25,6 +25,7 @@ mod keys;
 mod kill_sweep;
 mod link;
 mod local_shell;
+mod logging;
 mod matrix;
 mod memory;
 mod mtls;

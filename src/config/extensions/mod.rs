@@ -14,7 +14,7 @@ pub use custom::CustomSettings;
 pub use geo::{GeoSettings, GeoSource};
 pub use health::{HealthSettings, MetricSet, READ_ONLY};
 pub use identity::{IdentitySettings, Program, Provider};
-pub use logging::LoggingSettings;
+pub use logging::{LogSource, LoggingSettings, Severity};
 
 /// Which extensions are enabled, and what each of them is told.
 #[derive(Clone, Debug, Default)]

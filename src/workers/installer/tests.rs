@@ -42,6 +42,7 @@ impl Bench {
                 stall_timeout: Duration::from_secs(20),
             },
             order: InstallOrder {
+                file: None,
                 offer: Offer {
                     uuid: "uuid-1".into(),
                     version: "2.0.0".into(),
