@@ -93,7 +93,7 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let hands = Hands::new(&config, &setup, &hooks);
     let identifier = setup.identifier.clone();
-    let (extensions, enabled) = Extensions::new(&config, &identifier);
+    let (extensions, enabled) = Extensions::new(&config, &identifier, &access.download);
     setup.extensions = enabled;
     let core = Core::new(setup, Instant::now());
     let slot = running.slot.or(firmware.slot);

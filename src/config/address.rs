@@ -69,6 +69,12 @@ fn refuse_extras(rest: &str) -> Result<(), Problem> {
     Err(Problem::new(what, fix))
 }
 
+/// `host`, `host:port` or `[v6]:port`; a host without brackets and a port.
+pub fn place(text: &str, port: u16) -> Result<(String, u16), Problem> {
+    let (host, given) = authority(text, "use HOST, HOST:PORT or [IPv6]:PORT")?;
+    Ok((host, given.unwrap_or(port)))
+}
+
 /// `host`, `host:port` or `[v6]:port`; the host without brackets.
 fn authority(text: &str, fix: &str) -> Result<(String, Option<u16>), Problem> {
     if let Some(rest) = text.strip_prefix('[') {

@@ -396,6 +396,16 @@ settings! {
             "Folder in which the device's other programs leave metrics, metadata, checks and alarms as NAME.env files; executables in it are run for theirs at each report. Must belong to root or the agent's user, and not be writable by everybody.";
         NERVES_HUB_HEALTH_PROBE Plain Text("HOST:PORT"), "",
             "An interface counts as connected to the internet when a TCP connection to this succeeds over it. Else when it has a default route.";
+        NERVES_HUB_GEO Plain Text("geoip|fixed:LAT,LON[,ACC]|command:COMMAND|gpsd:HOST[:PORT]"), "geoip",
+            "geo: where the device is. geoip: where NERVES_HUB_GEO_URL says its internet address is; fixed: degrees and metres; command: prints {latitude, longitude, accuracy?, source?} as JSON; gpsd: its next fix.";
+        NERVES_HUB_GEO_URL Plain Text("URL"), "https://whenwhere.nerves-project.org/",
+            "geo: the geoip service, which speaks whenwhere's protocol (etc/doc/geo.md).";
+        NERVES_HUB_GEO_CACHE Plain Kind::Duration(ms(0), s(30 * 86_400)), "24h",
+            "geo: how long its answer is good for. 0: it is asked each time the hub asks.";
+        NERVES_HUB_NETWORK_IDENTITY Plain Text("PROVIDER,…"), "",
+            "network_identity: what is asked for the device's identities: tailscale, netbird, wireguard:INTERFACE, iroh:COMMAND, command:COMMAND (etc/doc/network-identity.md). Without any there are those set at the control socket.";
+        NERVES_HUB_NETWORK_IDENTITY_INTERVAL Plain Kind::Duration(ms(0), DAY), "5m",
+            "network_identity: between looks at what has changed; only that is sent. 0: none but when the hub asks.";
         NERVES_HUB_LOGGING_SOURCES Plain List("SOURCE"), "agent",
             "Where the log lines come from that the extension logging sends: agent, syslog, kmsg, journald, and, as the last, command:CMD (etc/doc/logging.md).";
         NERVES_HUB_LOGGING_LEVEL Plain Text("LEVEL"), "info",

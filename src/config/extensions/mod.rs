@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::table::setting;
 pub use custom::CustomSettings;
-pub use geo::GeoSettings;
+pub use geo::{GeoSettings, GeoSource};
 pub use health::{HealthSettings, MetricSet, READ_ONLY};
-pub use identity::IdentitySettings;
+pub use identity::{IdentitySettings, Program, Provider};
 pub use logging::{LogSource, LoggingSettings, Severity};
 
 /// Which extensions are enabled, and what each of them is told.
