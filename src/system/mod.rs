@@ -15,6 +15,8 @@ pub mod kv;
 pub mod local_time;
 pub mod metadata;
 pub mod notify;
+#[cfg(small_p256)]
+mod p256;
 pub mod reboot;
 pub mod session;
 pub mod slots;
