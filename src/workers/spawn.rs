@@ -8,6 +8,8 @@ use crossbeam_channel::Sender;
 use crate::core::event::{Event, Worker};
 use crate::system::thread;
 
+type Work = Box<dyn FnOnce() -> Result<(), String> + Send>;
+
 /// The running workers.
 pub struct Crew {
     inbox: Sender<Event>,
@@ -37,6 +39,11 @@ impl Crew {
         worker: Worker,
         work: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> std::io::Result<()> {
+        self.start(name, worker, Box::new(work))
+    }
+
+    /// Boxed, so that it is compiled once and not for every worker.
+    fn start(&mut self, name: &'static str, worker: Worker, work: Work) -> std::io::Result<()> {
         let (inbox, mourner) = (self.inbox.clone(), self.inbox.clone());
         let last_words = move |panic| {
             // The dispatcher is gone only when the process leaves.
