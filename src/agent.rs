@@ -16,12 +16,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-
 use crate::config::{Config, ConfigErrors};
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect};
 use crate::core::event::{ConnId, Errand, Event, SocketEvent, Worker};
+use crate::system::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::system::hook::Site;
 use crate::system::notify::Notifier;
 use crate::system::slots::{self, Guard, SlotSettings};

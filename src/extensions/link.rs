@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use serde_json::Value;
 
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
+use crate::system::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 /// Words that may wait for an extension; with more it counts as hanging.
 pub const QUEUE: usize = 16;

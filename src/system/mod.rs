@@ -2,6 +2,7 @@
 
 #[cfg(panic = "abort")]
 mod backtrace;
+pub mod channel;
 pub mod command;
 pub mod configure;
 pub mod dial;
