@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::file::{FileEvent, FilePush};
 use super::inbound::number;
+use super::json::json;
 use super::phoenix::WireError;
 
 /// Larger windows are taken for a mistake: a program may allocate what it is told.
@@ -96,6 +97,8 @@ impl ConsolePush {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::json::json;
 use super::occurrence::{Kind, Kinds, Occurrence};
 use super::verdict::{Question, cut};
 use super::{DevicePush, Stage};
@@ -185,7 +186,8 @@ impl Outgoing {
                 json!({ "id": id, "error": error })
             }
             Self::Progress { id, sent, size } => {
-                json!({"id": id, "progress": {"sent": sent, "size": size}})
+                let progress = json!({"sent": sent, "size": size});
+                json!({ "id": id, "progress": progress })
             }
             Self::Event(occurrence) => {
                 let mut event = occurrence.fields();

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::console::{WindowSize, data};
 use super::inbound::{clip, number};
+use super::json::json;
 use super::phoenix::WireError;
 
 /// At most this many names are taken from the hub at once.
@@ -180,6 +181,8 @@ pub fn offer(enabled: &[Extension], advertised: Option<&Advertised>) -> Map<Stri
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
