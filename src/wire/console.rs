@@ -89,7 +89,7 @@ pub(super) fn data(payload: &Value, event: &str) -> Result<String, WireError> {
 impl ConsolePush {
     pub(super) fn parts(&self) -> (&'static str, Value) {
         match self {
-            Self::Output(text) => ("up", json!({"data": **text})),
+            Self::Output(text) => ("up", json!({"data": &**text})),
             Self::File(push) => push.parts(),
         }
     }

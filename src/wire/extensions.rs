@@ -156,7 +156,7 @@ impl ExtensionPush {
                 };
                 (of_shell("request_status"), payload)
             }
-            Self::ShellOutput(text) => (of_shell("shell_output"), json!({"data": **text})),
+            Self::ShellOutput(text) => (of_shell("shell_output"), json!({"data": &**text})),
             Self::ShellExited { code } => (of_shell("shell_exited"), json!({"exit_code": code})),
         }
     }

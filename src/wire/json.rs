@@ -8,21 +8,20 @@ use serde_json::{Map, Value};
 
 /// An object of literal keys, or one value. Objects within are `json!` themselves.
 macro_rules! json {
-    ({}) => { $crate::wire::json::object(&mut []) };
+    ({}) => { $crate::wire::json::object(&[]) };
     ({ $($key:literal : $value:expr),+ $(,)? }) => {
-        $crate::wire::json::object(&mut [
-            $(($key, $crate::wire::json::ToJson::to_json(&$value))),+
+        $crate::wire::json::object(&[
+            $(($key, &$value as &dyn $crate::wire::json::ToJson)),+
         ])
     };
     ($value:expr) => { $crate::wire::json::ToJson::to_json(&$value) };
 }
 pub(crate) use json;
 
-/// The fields, whose values are taken.
-pub fn object(fields: &mut [(&str, Value)]) -> Value {
+pub fn object(fields: &[(&str, &dyn ToJson)]) -> Value {
     let mut object = Map::new();
     for (key, value) in fields {
-        object.insert((*key).to_owned(), value.take());
+        object.insert((*key).to_owned(), value.to_json());
     }
     Value::Object(object)
 }
