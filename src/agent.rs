@@ -5,6 +5,7 @@ mod access;
 mod archives;
 mod control;
 mod errands;
+mod extensions;
 mod hooks;
 mod install;
 mod left;
@@ -32,6 +33,7 @@ use crate::workers::heartbeat::{self, Beat};
 use crate::workers::spawn::Crew;
 use crate::workers::{signals, socket};
 use access::Access;
+use extensions::Extensions;
 use operator::Hands;
 
 /// Events waiting for the dispatcher; workers wait when it is full.
@@ -90,12 +92,15 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let hands = Hands::new(&config, &setup, &hooks);
     let identifier = setup.identifier.clone();
+    let (extensions, enabled) = Extensions::new(&config, &identifier);
+    setup.extensions = enabled;
     let core = Core::new(setup, Instant::now());
     let slot = running.slot.or(firmware.slot);
     let journal = journal.in_slot(slot.clone());
     let guard = Guard::new(SlotSettings::new(&config), slot, &values);
     let mut agent = Agent::new(config, core, access, journal, guard)?;
     (agent.hands, agent.hooks, agent.reread) = (hands, hooks, Some(reread));
+    agent.extensions = extensions;
     let inbox = agent.crew.inbox();
     agent.spawn("signals", Worker::Signals, move || {
         signals::run(signals, &inbox)
@@ -133,6 +138,7 @@ struct Agent {
     hands: Hands,
     control: Option<control::Running>,
     hooks: Site,
+    extensions: Extensions,
     notifier: Notifier,
     reread: Option<Reread>,
     leaving: bool,
@@ -166,6 +172,7 @@ impl Agent {
             hands: Hands::default(),
             control: None,
             hooks: Site::default(),
+            extensions: Extensions::default(),
             notifier,
             reread: None,
             leaving: false,
@@ -209,6 +216,7 @@ impl Agent {
         self.notifier.tell("STOPPING=1");
         self.hooks.stop();
         self.end_shells();
+        self.end_extensions();
         self.hands.stop();
         self.close_control();
         self.crew.join_all(&self.inbox, LEAVE);
@@ -251,6 +259,7 @@ impl Agent {
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),
             Effect::Shell(id, order) => self.shell(id, order),
+            Effect::Extension(id, order) => self.extension(id, order),
             Effect::RunScript(id, order) => self.run_script(id, *order),
             Effect::Upload(step) => self.upload(step),
             Effect::EndUploads => self.end_uploads(),
@@ -339,7 +348,10 @@ impl Agent {
         let Some(socket) = self.socket.as_ref().filter(|socket| socket.conn == conn) else {
             return;
         };
-        match socket.commands.try_send(socket::Command::Send(push)) {
+        match socket
+            .commands
+            .try_send(socket::Command::Send(Box::new(push)))
+        {
             Ok(()) => socket.waker.wake(),
             // The thread has ended; why is in the inbox.
             Err(error) if error.is_disconnected() => {}

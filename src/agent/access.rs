@@ -59,6 +59,8 @@ pub(super) fn setup(
         kept_keys: archives::kept_keys(config),
         shells: config.shells.policy,
         operator: operator::setup(&config.operator),
+        extensions: Vec::new(),
+        extension_timeout: config.extensions.timeout,
         shutdown_timeout: config.shutdown_timeout,
         fresh_offer_timeout: config.fresh_offer_timeout,
         clock_unset: !time::is_plausible(),

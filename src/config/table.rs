@@ -378,6 +378,8 @@ settings! {
     "Extensions" {
         NERVES_HUB_EXTENSIONS Plain List("NAME"), "health",
             "Extensions that are enabled; the hub decides which of them it attaches. local_shell needs NERVES_HUB_LOCAL_SHELL only. none: not one.";
+        NERVES_HUB_EXTENSIONS_DIR Plain Path, "/etc/nerveshub-agent/extensions",
+            "Folder of the integrator's own extensions: each executable in it is one, see etc/doc/extensions.md.";
         NERVES_HUB_EXTENSION_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "30s",
             "How long an extension may work upon one thing it was told before it counts as hanging and is detached.";
     }

@@ -1,6 +1,7 @@
 //! What an operator should look at: the agent's own alarms, which follow from its state, and
 //! those that the integrator sets. Pure. They are in the status and, later, in health reports.
 
+use super::event::ExtensionId;
 use super::{Core, Setup};
 use crate::wire::control::{Code, Fault};
 use crate::wire::occurrence::Occurrence;
@@ -57,6 +58,8 @@ pub struct Alarms {
     /// The integrator's: name and description. So few that a map would be no faster, and it
     /// is 8 KiB in the binary.
     set: Vec<(String, String)>,
+    /// Those of extensions.
+    theirs: Vec<(ExtensionId, String, String)>,
     /// The agent's own, as they were last told.
     told: Vec<Alarm>,
     clock_unset: bool,
@@ -66,6 +69,7 @@ impl Alarms {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
             set: Vec::new(),
+            theirs: Vec::new(),
             told: Vec::new(),
             clock_unset: setup.clock_unset,
         }
@@ -89,12 +93,14 @@ impl Core {
             .collect()
     }
 
-    /// All that are raised: name and description, the agent's own first.
+    /// All that are raised: name and description; the agent's own, its extensions', the integrator's.
     pub fn raised(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.alarms().into_iter();
         let own = own.map(|alarm| (alarm.name(), alarm.description()));
         let set = self.alarms.set.iter();
-        own.chain(set.map(|(name, description)| (name.as_str(), description.as_str())))
+        let theirs = self.alarms.theirs.iter();
+        own.chain(theirs.map(|(_, name, description)| (name.as_str(), description.as_str())))
+            .chain(set.map(|(name, description)| (name.as_str(), description.as_str())))
     }
 
     /// The dispatcher looks at the clock for as long as this holds.
@@ -123,6 +129,45 @@ impl Core {
                 (true, false) => self.publish(Occurrence::AlarmCleared { name }),
                 (true, true) | (false, false) => {}
             }
+        }
+    }
+
+    /// An extension raises one, describes it anew, or (`None`) clears it.
+    pub(super) fn set_alarm_of(
+        &mut self,
+        id: ExtensionId,
+        name: String,
+        description: Option<String>,
+    ) {
+        let theirs = &mut self.alarms.theirs;
+        let place = theirs
+            .iter()
+            .position(|(owner, known, _)| *owner == id && *known == name);
+        match (place, description) {
+            (None, None) => {}
+            (Some(place), None) => {
+                theirs.swap_remove(place);
+                log::info!("alarm {name} cleared");
+                self.publish(Occurrence::AlarmCleared { name });
+            }
+            (Some(place), Some(description)) => theirs[place].2 = description,
+            (None, Some(_)) if theirs.len() >= MOST => {
+                log::warn!("too many alarms: {name} ignored")
+            }
+            (None, Some(description)) => {
+                log::warn!("alarm {name}: {description}");
+                theirs.push((id, name.clone(), description.clone()));
+                self.publish(Occurrence::AlarmSet { name, description });
+            }
+        }
+    }
+
+    /// The extension does not look after them any more.
+    pub(super) fn clear_alarms_of(&mut self, id: ExtensionId) {
+        let is_its = |(owner, ..): &(ExtensionId, String, String)| *owner == id;
+        while let Some(place) = self.alarms.theirs.iter().position(is_its) {
+            let (_, name, _) = self.alarms.theirs.swap_remove(place);
+            self.publish(Occurrence::AlarmCleared { name });
         }
     }
 

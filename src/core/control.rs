@@ -84,9 +84,8 @@ impl Core {
             Method::Subscribe(kinds) => Ok(self.subscribe(client, kinds)),
             Method::Decide => self.register_decider(client),
             Method::CancelFile => self.on_cancel_file_asked(),
-            Method::Extension(name) => {
-                let text = format!("extension {name} is not enabled");
-                Err(Fault::new(Code::Unavailable, text))
+            Method::Extension { name, what, params } => {
+                return self.on_extension_asked(client, id, (name, what), params);
             }
         };
         self.reply(client, id, answer);
@@ -112,6 +111,7 @@ impl Core {
         control.validations.retain(|(other, _)| *other != client);
         let is_decider = control.decider == Some(client);
         self.end_sending_for(client);
+        self.forget_questions_of(client);
         if is_decider {
             self.on_decider_left();
         }

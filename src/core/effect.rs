@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
-use super::event::{ClientId, ConnId, JobId, RunId, ScriptId, SendId, ShellId, UploadId};
+use super::event::{
+    ClientId, ConnId, ExtensionId, JobId, RunId, ScriptId, SendId, ShellId, UploadId,
+};
 use crate::config::{Hook, Secret};
 use crate::wire::control::Outgoing;
 use crate::wire::{Archive, Offer, Push, WindowSize};
@@ -44,6 +46,7 @@ pub enum Effect {
     /// Keep these for the next start.
     KeepKeys(HubKeys),
     Shell(ShellId, ShellOrder),
+    Extension(ExtensionId, ExtensionOrder),
     RunScript(ScriptId, Box<ScriptOrder>),
     Upload(UploadStep),
     /// No file is being taken any more.
@@ -88,6 +91,57 @@ pub enum ShellOrder {
     },
     /// Hang up, kill what stays, and reap it.
     End,
+}
+
+/// What an extension's thread is told, or what becomes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExtensionOrder {
+    /// There is none of it now.
+    Start,
+    Say(Word),
+    /// Tell it to return; its end is an event.
+    End,
+}
+
+/// What an extension is told. The last three come from its link, not from here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Word {
+    /// From now on the hub takes what is pushed, in this version. Also after a reconnect.
+    Attached { version: String },
+    /// Pushes would be dropped from now on: the hub is away.
+    Away,
+    /// The hub's event, without the extension's name: `check` of `health:check`.
+    Said {
+        event: String,
+        payload: Value,
+        alarms: Alarms,
+    },
+    /// A client of the control socket, to be answered with [`Link::answer`](crate::extensions::Link::answer).
+    Asked {
+        question: u64,
+        what: String,
+        params: Value,
+        alarms: Alarms,
+    },
+    /// [`Nudger::nudge`](crate::extensions::Nudger::nudge) was called, once or several times.
+    Nudged,
+    /// The instant given to [`Link::next`](crate::extensions::Link::next) has come.
+    Due,
+    /// Return.
+    Over,
+}
+
+/// The agent's alarms that are raised: name and description.
+pub type Alarms = Vec<(String, String)>;
+
+impl Word {
+    /// The core waits for its end.
+    pub fn is_work(&self) -> bool {
+        match self {
+            Self::Said { .. } | Self::Asked { .. } => true,
+            Self::Attached { .. } | Self::Away | Self::Nudged | Self::Due | Self::Over => false,
+        }
+    }
 }
 
 /// One connection attempt.

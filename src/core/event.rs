@@ -254,6 +254,8 @@ pub enum SendEvent {
 pub enum ExtensionEvent {
     /// What it was last told has been dealt with.
     Idle,
+    /// It could not be told something: too much waits for it already.
+    Stuck,
     /// For the hub: `NAME:event`.
     Push { event: String, payload: Value },
     /// To a client of the control socket.
@@ -307,6 +309,7 @@ pub enum Worker {
     Control,
     Hook(RunId),
     SendFile(SendId),
+    Extension(ExtensionId),
     /// Short jobs that answer with an event of their own.
     Errand(Errand),
 }

@@ -1,65 +1,126 @@
 //! The `extensions` channel: what is offered, what the hub attaches, and what it detaches.
 //!
-//! An extension is a variant of [`Extension`]: a name and versions there, a line in each
-//! `match` here. It says something with `push_extension`, which sends only what the
-//! hub has attached. Extensions never cost the connection.
+//! Extensions speak with `push_extension`, which sends only what the hub has attached.
+//! They never cost the connection. Their threads are `threads`'s.
+
+#[cfg(test)]
+mod tests;
+mod threads;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::channel::Phase;
+use super::effect::Word;
 use super::event::ShellKind;
 use super::timers::Timer;
 use super::{Core, Setup};
-use crate::wire::extensions::offer;
+use crate::wire::extensions::agreed;
 use crate::wire::{
-    Advertised, Extension, ExtensionPush, ExtensionsEvent, LocalShellEvent, Outbound, Selection,
-    Topic,
+    Advertised, ExtensionPush, ExtensionsEvent, LOCAL_SHELL, LocalShellEvent, Offered, Outbound,
+    Said, Selection, Topic,
 };
+use threads::{Question, Thread};
 
 /// How long a hub may take to ask for extensions before they are offered unasked.
 const UNASKED: Duration = Duration::from_secs(5);
 /// Pushes remembered, in case the hub answers one with "detach".
 const REMEMBERED: usize = 32;
 
+/// One extension that is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enabled {
+    pub offered: Offered,
+    pub way: Way,
+}
+
+/// How an extension does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// With a shell of the core's.
+    Shell,
+    /// On a thread of its own.
+    Thread {
+        /// From the start on, attached or not.
+        always: bool,
+    },
+}
+
 /// The extensions' state.
 pub struct Extensions {
-    enabled: Vec<Extension>,
+    all: Vec<Entry>,
     /// What the hub said it takes, this time.
     advertised: Option<Advertised>,
-    attached: Vec<Extension>,
     /// The latest pushes.
-    spoken_for: VecDeque<(u64, Extension)>,
+    spoken_for: VecDeque<(u64, usize)>,
     /// Pushes nobody wanted.
     dropped: u64,
+    questions: Vec<Question>,
+    last_question: u64,
+}
+
+/// One extension; its place is its [`ExtensionId`].
+struct Entry {
+    offered: Offered,
+    way: Way,
+    is_attached: bool,
+    thread: Thread,
 }
 
 impl Extensions {
     pub(super) fn new(setup: &Setup) -> Self {
-        let enabled = |extension: &Extension| match extension {
-            Extension::LocalShell => setup.shells.local,
+        let entry = |enabled: &Enabled| Entry {
+            offered: enabled.offered.clone(),
+            way: enabled.way,
+            is_attached: false,
+            thread: Thread::default(),
         };
         Self {
-            enabled: Extension::ALL.into_iter().filter(enabled).collect(),
+            all: setup.extensions.iter().map(entry).collect(),
             advertised: None,
-            attached: Vec::new(),
             spoken_for: VecDeque::new(),
             dropped: 0,
+            questions: Vec::new(),
+            last_question: 0,
         }
     }
 
-    fn selected(&self, selection: &Selection) -> Vec<String> {
-        let all = self.enabled.iter().map(|known| known.name().to_owned());
+    fn find(&self, name: &str) -> Option<usize> {
+        self.all.iter().position(|entry| entry.offered.name == name)
+    }
+
+    fn selected(&self, selection: Selection) -> Vec<String> {
         match selection {
-            Selection::All => all.collect(),
-            Selection::Names(names) => names.clone(),
+            Selection::All => {
+                let all = self.all.iter().map(|entry| entry.offered.name.clone());
+                all.collect()
+            }
+            Selection::Names(names) => names,
         }
+    }
+
+    /// The version to speak; the newest, where the hub does not say what it takes.
+    fn version(&self, index: usize) -> Option<&str> {
+        agreed(&self.all[index].offered, self.advertised.as_ref())
+    }
+
+    /// The join's payload.
+    fn offer(&self) -> Map<String, Value> {
+        let mut payload = Map::new();
+        for (index, entry) in self.all.iter().enumerate() {
+            if let Some(version) = self.version(index) {
+                payload.insert(entry.offered.name.clone(), version.into());
+            }
+        }
+        payload
     }
 }
 
 impl Core {
     pub(super) fn await_extensions_get(&mut self) {
-        if !self.extensions.enabled.is_empty() && self.channels.extensions.phase == Phase::Left {
+        if !self.extensions.all.is_empty() && self.channels.extensions.phase == Phase::Left {
             self.set_timer(Timer::ExtensionsUnasked, UNASKED);
         }
     }
@@ -76,8 +137,7 @@ impl Core {
     }
 
     pub(super) fn join_extensions(&mut self) {
-        let extensions = &self.extensions;
-        let payload = offer(&extensions.enabled, extensions.advertised.as_ref());
+        let payload = self.extensions.offer();
         if payload.is_empty() {
             return log::debug!("no extension is enabled that the hub takes");
         }
@@ -88,18 +148,16 @@ impl Core {
 
     pub(super) fn on_extensions_joined(&mut self, attach: Vec<String>) {
         log::info!("extensions channel joined; the hub attaches {attach:?}");
-        let attached = std::mem::take(&mut self.extensions.attached);
-        for extension in self.extensions.enabled.clone() {
-            if !attach.iter().any(|name| name == extension.name()) {
-                self.stop_extension(extension);
+        for index in 0..self.extensions.all.len() {
+            let entry = &mut self.extensions.all[index];
+            let was_attached = std::mem::take(&mut entry.is_attached);
+            if was_attached && !attach.contains(&entry.offered.name) {
+                self.stop_extension(index);
             }
         }
-        if self.extensions.dropped > 0 && attached.is_empty() {
-            log::debug!(
-                "{} pushes were dropped while detached",
-                self.extensions.dropped
-            );
-            self.extensions.dropped = 0;
+        let dropped = std::mem::take(&mut self.extensions.dropped);
+        if dropped > 0 {
+            log::debug!("{dropped} pushes of extensions were dropped meanwhile");
         }
         self.attach(attach);
     }
@@ -110,6 +168,11 @@ impl Core {
         self.timers.cancel(Timer::ExtensionsUnasked);
         self.extensions.spoken_for.clear();
         self.on_shell_unwatched(ShellKind::Local);
+        for index in 0..self.extensions.all.len() {
+            if self.extensions.all[index].is_attached {
+                self.say_to_extension(index, Word::Away);
+            }
+        }
     }
 
     pub(super) fn on_extensions_event(&mut self, join_ref: Option<u64>, event: ExtensionsEvent) {
@@ -118,21 +181,41 @@ impl Core {
         }
         match event {
             ExtensionsEvent::Attach(selection) => {
-                let names = self.extensions.selected(&selection);
+                let names = self.extensions.selected(selection);
                 self.attach(names);
             }
             ExtensionsEvent::Detach(selection) => {
-                for name in self.extensions.selected(&selection) {
-                    match Extension::parse(&name) {
-                        Some(extension) => self.detach(extension),
+                for name in self.extensions.selected(selection) {
+                    match self.extensions.find(&name) {
+                        Some(index) => self.detach(index),
                         None => log::debug!("extension {name:?} cannot be detached: unknown"),
                     }
                 }
             }
-            ExtensionsEvent::LocalShell(event) if self.is_attached(Extension::LocalShell) => {
+            ExtensionsEvent::LocalShell(event) if self.is_shell_attached() => {
                 self.on_local_shell_event(event);
             }
-            ExtensionsEvent::LocalShell(_) => log::debug!("local_shell is not attached"),
+            ExtensionsEvent::LocalShell(_) => log::debug!("{LOCAL_SHELL} is not attached"),
+            ExtensionsEvent::Said(Said {
+                name,
+                event,
+                payload,
+            }) => match self.extensions.find(&name) {
+                Some(index) if self.extensions.all[index].is_attached => {
+                    let alarms = self.raised_alarms();
+                    let word = Word::Said {
+                        event,
+                        payload,
+                        alarms,
+                    };
+                    self.say_to_extension(index, word);
+                }
+                Some(_) => log::debug!("extension {name} is not attached: {event} ignored"),
+                None => log::warn!(
+                    "ignoring unknown event {:?} on topic \"extensions\"",
+                    format!("{name}:{event}")
+                ),
+            },
             ExtensionsEvent::Unknown(event) => {
                 log::warn!("ignoring unknown event {event:?} on topic \"extensions\"");
             }
@@ -141,14 +224,11 @@ impl Core {
 
     fn attach(&mut self, names: Vec<String>) {
         for name in names {
-            let known = Extension::parse(&name);
-            match known.filter(|known| self.extensions.enabled.contains(known)) {
-                Some(extension) => {
-                    if !self.is_attached(extension) {
-                        self.extensions.attached.push(extension);
-                    }
-                    self.push_extension(extension, ExtensionPush::Attached(extension));
-                    self.start_extension(extension);
+            match self.extensions.find(&name) {
+                Some(index) => {
+                    self.extensions.all[index].is_attached = true;
+                    self.push_extension(index, ExtensionPush::Attached(name));
+                    self.start_extension(index);
                 }
                 None => {
                     log::warn!("the hub attaches extension {name:?}, which is not enabled");
@@ -159,36 +239,40 @@ impl Core {
         }
     }
 
-    fn detach(&mut self, extension: Extension) {
-        if self.is_attached(extension) {
-            log::info!("extension {} detached by the hub", extension.name());
-            self.stop_extension(extension);
-            self.extensions.attached.retain(|other| *other != extension);
+    fn detach(&mut self, index: usize) {
+        let entry = &mut self.extensions.all[index];
+        let name = entry.offered.name.clone();
+        if std::mem::take(&mut entry.is_attached) {
+            log::info!("extension {name} detached by the hub");
+            self.stop_extension(index);
         }
-        self.send_extension(ExtensionPush::Detached(extension));
+        self.send_extension(ExtensionPush::Detached(name));
     }
 
     /// The hub answered a push with "detach".
     pub(super) fn on_detach_ordered(&mut self, reference: u64) {
         let mut spoken_for = self.extensions.spoken_for.iter();
         match spoken_for.find(|(own, _)| *own == reference) {
-            Some((_, extension)) => self.detach(*extension),
+            Some((_, index)) => self.detach(*index),
             None => log::debug!("the hub wants a detach for a push it does not name"),
         }
     }
 
-    pub(super) fn is_attached(&self, extension: Extension) -> bool {
-        self.extensions.attached.contains(&extension)
+    pub(super) fn is_shell_attached(&self) -> bool {
+        let shell = self.extensions.find(LOCAL_SHELL);
+        shell.is_some_and(|index| self.extensions.all[index].is_attached)
+    }
+
+    /// For the shell; the reference comes back.
+    pub(super) fn push_for_shell(&mut self, push: ExtensionPush) -> Option<u64> {
+        let shell = self.extensions.find(LOCAL_SHELL)?;
+        self.push_extension(shell, push)
     }
 
     /// Sends for an attached extension; the reference comes back. Anything else is dropped
     /// and counted.
-    pub(super) fn push_extension(
-        &mut self,
-        extension: Extension,
-        push: ExtensionPush,
-    ) -> Option<u64> {
-        let sent = match self.is_attached(extension) {
+    fn push_extension(&mut self, index: usize, push: ExtensionPush) -> Option<u64> {
+        let sent = match self.extensions.all[index].is_attached {
             true => self.send_extension(push),
             false => None,
         };
@@ -196,7 +280,7 @@ impl Core {
             Some(reference) => {
                 let spoken_for = &mut self.extensions.spoken_for;
                 spoken_for.truncate(REMEMBERED - 1);
-                spoken_for.push_front((reference, extension));
+                spoken_for.push_front((reference, index));
             }
             None => self.extensions.dropped += 1,
         }
@@ -210,15 +294,19 @@ impl Core {
         }
     }
 
-    fn start_extension(&mut self, extension: Extension) {
-        match extension {
-            Extension::LocalShell => self.on_shell_watched(ShellKind::Local),
+    fn start_extension(&mut self, index: usize) {
+        match self.extensions.all[index].way {
+            Way::Shell => self.on_shell_watched(ShellKind::Local),
+            Way::Thread { .. } => self.on_extension_attached(index),
         }
     }
 
-    fn stop_extension(&mut self, extension: Extension) {
-        match extension {
-            Extension::LocalShell => self.withdraw_shell(ShellKind::Local),
+    /// It is not attached any more.
+    fn stop_extension(&mut self, index: usize) {
+        match self.extensions.all[index].way {
+            Way::Shell => self.withdraw_shell(ShellKind::Local),
+            Way::Thread { always: true } => self.say_to_extension(index, Word::Away),
+            Way::Thread { always: false } => self.end_extension(index),
         }
     }
 

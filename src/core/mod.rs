@@ -67,7 +67,7 @@ use event::{
     ArchiveEnd, Counted, Errand, Event, HookEnd, Opening, SendEvent, ShellEnd, ShellEvent, Signal,
     Worker,
 };
-use extensions::Extensions;
+use extensions::{Enabled, Extensions};
 use keys::Ring;
 use link::Link;
 use notice::Notices;
@@ -119,6 +119,9 @@ pub struct Setup {
     pub kept_keys: Option<HubKeys>,
     pub shells: ShellPolicy,
     pub operator: OperatorSetup,
+    pub extensions: Vec<Enabled>,
+    /// How long an extension may work upon one thing.
+    pub extension_timeout: Duration,
     pub shutdown_timeout: Duration,
     pub fresh_offer_timeout: Duration,
     /// The device's clock is before the agent was built.
@@ -217,7 +220,7 @@ impl Core {
             Event::Signal(signal) => self.on_signal(signal),
             Event::Control(client, event) => self.on_control(client, event),
             Event::SendFile(id, event) => self.on_send_event(id, event),
-            Event::Extension(..) => {}
+            Event::Extension(id, event) => self.on_extension(id, event),
             Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -234,6 +237,7 @@ impl Core {
                 Timer::Rejoin(topic) => self.on_rejoin_due(topic),
                 Timer::JoinReply(topic) => self.on_join_overdue(topic),
                 Timer::ExtensionsUnasked => self.on_extensions_get(None),
+                Timer::Extension(id) => self.on_extension_overdue(id),
                 Timer::ShellIdle(kind) => self.on_shell_idle(kind),
                 Timer::Interface => self.on_interface_timer(),
                 Timer::FreshOffer => self.on_fresh_offer_overdue(),
@@ -286,6 +290,7 @@ impl Core {
             self.keep_promise(installed);
         }
         self.begin_trial();
+        self.start_extensions();
         self.ask_for_delays();
         if self.setup.endpoint.is_none() {
             log::info!("NERVES_HUB_CONNECT is false: staying offline");
@@ -347,6 +352,7 @@ impl Core {
             (Worker::Hook(run), Err(reason)) => self.on_hook_ended(run, HookEnd::Failed(reason)),
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Control, _) => self.on_control_lost(),
+            (Worker::Extension(id), result) => self.on_extension_ended(id, result),
             (Worker::Signals, Err(_)) | (_, Ok(())) => {}
         }
     }

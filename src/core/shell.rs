@@ -15,7 +15,7 @@ use super::event::{ShellEnd, ShellEvent, ShellId, ShellKind};
 use super::outlet::Outlet;
 use super::timers::Timer;
 use crate::config::values::show_duration;
-use crate::wire::{ConsolePush, Extension, ExtensionPush, Outbound, WindowSize};
+use crate::wire::{ConsolePush, ExtensionPush, Outbound, WindowSize};
 
 /// Between two pushes of output: what a person sees as immediate, in few frames.
 const PACE: Duration = Duration::from_millis(20);
@@ -363,7 +363,7 @@ impl Core {
             ShellKind::Console => self.channels.console.is_joined(),
             ShellKind::Local => {
                 let is_joined = matches!(self.channels.extensions.phase, Phase::Joined(_));
-                is_joined && self.is_attached(Extension::LocalShell)
+                is_joined && self.is_shell_attached()
             }
         }
     }
@@ -396,9 +396,7 @@ impl Core {
             return;
         };
         let sent = match (kind, push.clone()) {
-            (ShellKind::Local, Outbound::Extension(push)) => {
-                self.push_extension(Extension::LocalShell, push)
-            }
+            (ShellKind::Local, Outbound::Extension(push)) => self.push_for_shell(push),
             (_, push) => match self.channels.console.phase {
                 Phase::Joined(join_ref) => self.push(Some(join_ref), push),
                 Phase::Left | Phase::Joining(_) => None,

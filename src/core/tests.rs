@@ -88,6 +88,8 @@ pub(super) fn setup() -> Setup {
             upload_max: 1000,
             reboot_during_update: false,
         },
+        extensions: Vec::new(),
+        extension_timeout: 30 * SECOND,
         shutdown_timeout: 10 * SECOND,
         clock_unset: false,
         running_slot: None,

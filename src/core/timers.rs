@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::event::ShellKind;
+use super::event::{ExtensionId, ShellKind};
 use crate::wire::Topic;
 
 /// Everything the core waits for by itself.
@@ -16,6 +16,8 @@ pub enum Timer {
     JoinReply(Topic),
     /// The hub did not ask for extensions: older ones never do.
     ExtensionsUnasked,
+    /// An extension takes too long.
+    Extension(ExtensionId),
     /// Nobody has pressed a key for long.
     ShellIdle(ShellKind),
     /// Look again for the interface's name.

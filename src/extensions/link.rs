@@ -7,42 +7,12 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+pub use crate::core::effect::{Alarms, Word};
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
 use crate::system::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 /// Words that may wait for an extension; with more it counts as hanging.
 pub const QUEUE: usize = 16;
-
-/// What an extension is told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Word {
-    /// From now on the hub takes what is pushed, in this version. Also after a reconnect.
-    Attached { version: String },
-    /// Pushes would be dropped from now on: the hub is away.
-    Away,
-    /// The hub's event, without the extension's name: `check` of `health:check`.
-    Said {
-        event: String,
-        payload: Value,
-        alarms: Alarms,
-    },
-    /// A client of the control socket, to be answered with [`Link::answer`].
-    Asked {
-        question: u64,
-        what: String,
-        params: Value,
-        alarms: Alarms,
-    },
-    /// [`Nudger::nudge`] was called, once or several times.
-    Nudged,
-    /// The instant given to [`Link::next`] has come.
-    Due,
-    /// Return.
-    Over,
-}
-
-/// The agent's alarms that are raised: name and description.
-pub type Alarms = Vec<(String, String)>;
 
 /// The agent's end of a link.
 #[derive(Clone)]
@@ -67,11 +37,10 @@ impl Handle {
 
 /// An extension's way to the core.
 pub struct Link {
-    id: ExtensionId,
     words: Receiver<Word>,
     nudger: Nudger,
     is_over: Arc<AtomicBool>,
-    inbox: Sender<Event>,
+    speaker: Speaker,
     /// A word is being worked upon whose end the core waits for.
     is_busy: bool,
 }
@@ -89,11 +58,10 @@ impl Link {
             is_over: Arc::default(),
         };
         let link = Self {
-            id,
             words,
             nudger,
             is_over: Arc::clone(&handle.is_over),
-            inbox,
+            speaker: Speaker { id, inbox },
             is_busy: false,
         };
         (link, handle)
@@ -139,10 +107,7 @@ impl Link {
 
     /// Says `NAME:event`; dropped and counted while the hub does not take it.
     pub fn push(&self, event: &str, payload: Value) {
-        self.tell(ExtensionEvent::Push {
-            event: event.to_owned(),
-            payload,
-        });
+        self.speaker.push(event, payload);
     }
 
     /// Answers [`Word::Asked`].
@@ -163,19 +128,35 @@ impl Link {
         self.nudger.clone()
     }
 
+    /// For the extension's own threads.
+    pub fn speaker(&self) -> Speaker {
+        self.speaker.clone()
+    }
+
     fn tell(&self, event: ExtensionEvent) {
-        // The dispatcher is gone only when the process leaves.
-        let _ = self.inbox.send(Event::Extension(self.id, event));
+        self.speaker.tell(event);
     }
 }
 
-impl Word {
-    /// The core waits for its end.
-    pub fn is_work(&self) -> bool {
-        match self {
-            Self::Said { .. } | Self::Asked { .. } => true,
-            Self::Attached { .. } | Self::Away | Self::Nudged | Self::Due | Self::Over => false,
-        }
+/// Says things to the hub for an extension.
+#[derive(Clone)]
+pub struct Speaker {
+    id: ExtensionId,
+    inbox: Sender<Event>,
+}
+
+impl Speaker {
+    /// See [`Link::push`].
+    pub fn push(&self, event: &str, payload: Value) {
+        self.tell(ExtensionEvent::Push {
+            event: event.to_owned(),
+            payload,
+        });
+    }
+
+    fn tell(&self, event: ExtensionEvent) {
+        // The dispatcher is gone only when the process leaves.
+        let _ = self.inbox.send(Event::Extension(self.id, event));
     }
 }
 

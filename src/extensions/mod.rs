@@ -2,16 +2,19 @@
 //!
 //! Each extension is a thread of its own that talks to the core through a [`Link`] only:
 //! one that panics, hangs or floods is detached, and nobody else notices. A built-in one is
-//! a file in this folder and a line in [`BUILT_IN`]; the integrator's own programs are
-//! `custom`. Extensions must not know each other, the hub's connection or the core.
+//! a file in this folder and a line in [`BUILT_IN`]; the integrator's own are `program`s. Extensions must not know each other, the hub's connection or the core.
 
 pub mod link;
+#[cfg(debug_assertions)]
+mod mischief;
+#[cfg(feature = "ext-custom")]
+pub mod program;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::ExtensionSettings;
-pub use link::{Alarms, Link, Nudger, Word};
+pub use link::{Alarms, Link, Nudger, Speaker, Word};
 
 /// What an extension does, on a thread of its own.
 pub trait Extension: Send {
@@ -51,4 +54,7 @@ pub struct Site {
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
-pub static BUILT_IN: &[Kind] = &[];
+pub static BUILT_IN: &[Kind] = &[
+    #[cfg(debug_assertions)]
+    mischief::KIND,
+];

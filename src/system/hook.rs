@@ -156,7 +156,7 @@ impl Site {
 }
 
 /// Hooks run as the agent does: whoever can change one has the device.
-fn is_anyones(path: &Path) -> bool {
+pub fn is_anyones(path: &Path) -> bool {
     let found = path.metadata();
     found.is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
 }

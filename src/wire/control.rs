@@ -64,8 +64,12 @@ pub enum Method {
         progress: bool,
     },
     CancelFile,
-    /// The business of an extension, by its name.
-    Extension(&'static str),
+    /// The business of an extension, which looks at the parameters itself.
+    Extension {
+        name: &'static str,
+        what: &'static str,
+        params: Value,
+    },
 }
 
 /// Why something was not done.
@@ -271,9 +275,11 @@ fn method(message: &Map<String, Value>) -> Result<Method, Fault> {
             progress: params.0.get("progress") == Some(&Value::Bool(true)),
         },
         "cancel-file" => Method::CancelFile,
-        "health" | "metrics" => Method::Extension("health"),
-        "log" => Method::Extension("logging"),
-        "identities" => Method::Extension("network_identity"),
+        "health" => params.for_extension("health", "report"),
+        "health-send" => params.for_extension("health", "send"),
+        "metrics" => params.for_extension("health", "set"),
+        "log" => params.for_extension("logging", "line"),
+        "identities" => params.for_extension("network_identity", "set"),
         _ => {
             let text = format!("no such method: {:?}", cut(name, 40));
             return Err(Fault::new(Code::UnknownMethod, text));
@@ -324,6 +330,14 @@ fn bad_params(message: impl Into<String>) -> Fault {
 struct Params<'a>(&'a Map<String, Value>);
 
 impl Params<'_> {
+    fn for_extension(self, name: &'static str, what: &'static str) -> Method {
+        Method::Extension {
+            name,
+            what,
+            params: Value::Object(self.0.clone()),
+        }
+    }
+
     fn text(&self, name: &str) -> Result<String, Fault> {
         let text = self.optional_text(name)?.filter(|text| !text.is_empty());
         text.ok_or_else(|| bad_params(format!("{name:?} is missing")))

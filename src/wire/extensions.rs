@@ -16,31 +16,16 @@ const MAX_NAMES: usize = 32;
 /// What `kill_shell` sends when it names no signal.
 const SIGTERM: i32 = 15;
 
-/// An extension this agent knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension {
-    LocalShell,
-}
+/// The one that is a shell of the core's, not a thread of its own.
+pub const LOCAL_SHELL: &str = "local_shell";
+pub const LOCAL_SHELL_VERSIONS: [&str; 1] = ["0.0.1"];
 
-impl Extension {
-    pub const ALL: [Self; 1] = [Self::LocalShell];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LocalShell => "local_shell",
-        }
-    }
-
+/// An extension as the hub hears of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    pub name: String,
     /// Newest first.
-    pub fn versions(self) -> &'static [&'static str] {
-        match self {
-            Self::LocalShell => &["0.0.1"],
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.name() == name)
-    }
+    pub versions: Vec<String>,
 }
 
 /// Names and versions of the extensions the hub takes, as `extensions:get` tells them.
@@ -52,8 +37,18 @@ pub enum ExtensionsEvent {
     Attach(Selection),
     Detach(Selection),
     LocalShell(LocalShellEvent),
-    /// Of no extension this agent has.
+    /// `NAME:EVENT` of any other extension.
+    Said(Said),
+    /// Of no extension.
     Unknown(String),
+}
+
+/// Something said for one extension, in either direction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Said {
+    pub name: String,
+    pub event: String,
+    pub payload: Value,
 }
 
 /// What `attach` and `detach` are about.
@@ -75,13 +70,14 @@ pub enum LocalShellEvent {
 /// Pushes on the topic, device → server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExtensionPush {
-    Attached(Extension),
-    Detached(Extension),
-    /// The name is the hub's.
+    Attached(String),
+    Detached(String),
+    /// The name may be one that only the hub knows.
     Error {
         name: String,
         reason: String,
     },
+    Said(Said),
     /// `request_status`; `Err` says why there is no shell.
     ShellStatus(Result<(), String>),
     ShellOutput(Arc<str>),
@@ -125,7 +121,16 @@ pub(super) fn parse(event: &str, payload: &Value) -> Result<ExtensionsEvent, Wir
         "local_shell:kill_shell" => LocalShellEvent::Kill {
             signal: signal(payload),
         },
-        other => return Ok(ExtensionsEvent::Unknown(clip(other))),
+        other => {
+            return Ok(match other.split_once(':') {
+                Some((name, event)) if name != LOCAL_SHELL => ExtensionsEvent::Said(Said {
+                    name: clip(name),
+                    event: clip(event),
+                    payload: payload.clone(),
+                }),
+                Some(_) | None => ExtensionsEvent::Unknown(clip(other)),
+            });
+        }
     };
     Ok(ExtensionsEvent::LocalShell(shell))
 }
@@ -144,11 +149,17 @@ fn signal(payload: &Value) -> i32 {
 
 impl ExtensionPush {
     pub(super) fn parts(&self) -> (String, Value) {
-        let of_shell = |event: &str| format!("{}:{event}", Extension::LocalShell.name());
+        let of_shell = |event: &str| format!("{LOCAL_SHELL}:{event}");
+        let nothing = || Value::Object(Map::new());
         match self {
-            Self::Attached(extension) => (format!("{}:attached", extension.name()), json!({})),
-            Self::Detached(extension) => (format!("{}:detached", extension.name()), json!({})),
+            Self::Attached(name) => (format!("{name}:attached"), nothing()),
+            Self::Detached(name) => (format!("{name}:detached"), nothing()),
             Self::Error { name, reason } => (format!("{name}:error"), json!({"reason": reason})),
+            Self::Said(Said {
+                name,
+                event,
+                payload,
+            }) => (format!("{name}:{event}"), payload.clone()),
             Self::ShellStatus(status) => {
                 let payload = match status {
                     Ok(()) => json!({"status": "started"}),
@@ -162,21 +173,15 @@ impl ExtensionPush {
     }
 }
 
-/// The join's payload: what is offered, with the newest version that the hub takes.
-pub fn offer(enabled: &[Extension], advertised: Option<&Advertised>) -> Map<String, Value> {
-    let mut payload = Map::new();
-    for extension in enabled {
-        let takes = |version: &&&str| {
-            advertised.is_none_or(|hub| {
-                let listed = hub.get(extension.name());
-                listed.is_some_and(|versions| versions.iter().any(|other| other == **version))
-            })
-        };
-        if let Some(version) = extension.versions().iter().find(takes) {
-            payload.insert(extension.name().to_owned(), json!(version));
-        }
-    }
-    payload
+/// The newest version that the hub takes too.
+pub fn agreed<'a>(offered: &'a Offered, advertised: Option<&Advertised>) -> Option<&'a str> {
+    let takes = |version: &&String| {
+        advertised.is_none_or(|hub| {
+            let listed = hub.get(&offered.name);
+            listed.is_some_and(|versions| versions.contains(version))
+        })
+    };
+    offered.versions.iter().find(takes).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -187,22 +192,41 @@ mod tests {
 
     #[test]
     fn offers_are_narrowed_to_what_the_hub_takes() {
-        let all = Extension::ALL;
-        let hub = |payload: Value| advertised(&payload);
-        let everything = json!({"local_shell": "0.0.1"});
-        assert_eq!(Value::from(offer(&all, None)), everything);
-        assert_eq!(hub(json!({})), None);
-        for (listed, offered) in [
-            (json!({"local_shell": ["0.0.1", "0.2.0"], "geo": []}), true),
-            (json!({"local_shell": "0.0.1"}), true),
-            (json!({"local_shell": ["0.2.0"]}), false),
-            (json!({"local_shell": []}), false),
-            (json!({"geo": ["0.0.1"]}), false),
-            (json!({}), false),
+        let shell = Offered {
+            name: LOCAL_SHELL.to_owned(),
+            versions: vec!["0.1.0".to_owned(), "0.0.1".to_owned()],
+        };
+        assert_eq!(agreed(&shell, None), Some("0.1.0"));
+        assert_eq!(advertised(&json!({})), None);
+        for (listed, expected) in [
+            (
+                json!({"local_shell": ["0.0.1", "0.2.0"], "geo": []}),
+                Some("0.0.1"),
+            ),
+            (json!({"local_shell": ["0.0.1", "0.1.0"]}), Some("0.1.0")),
+            (json!({"local_shell": "0.0.1"}), Some("0.0.1")),
+            (json!({"local_shell": ["0.2.0"]}), None),
+            (json!({"local_shell": []}), None),
+            (json!({"geo": ["0.0.1"]}), None),
+            (json!({}), None),
         ] {
-            let advertised = hub(json!({"extensions": listed}));
-            let payload = offer(&all, advertised.as_ref());
-            assert_eq!(payload.contains_key("local_shell"), offered, "{listed}");
+            let hub = advertised(&json!({"extensions": listed}));
+            assert_eq!(agreed(&shell, hub.as_ref()), expected, "{listed}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_taken_apart_at_the_first_colon() {
+        let parsed = parse("geo:location:request", &json!({"a": 1})).expect("said");
+        let expected = ExtensionsEvent::Said(Said {
+            name: "geo".to_owned(),
+            event: "location:request".to_owned(),
+            payload: json!({"a": 1}),
+        });
+        assert_eq!(parsed, expected);
+        for unknown in ["hello", "local_shell:hello"] {
+            let parsed = parse(unknown, &json!({})).expect("unknown");
+            assert_eq!(parsed, ExtensionsEvent::Unknown(unknown.to_owned()));
         }
     }
 

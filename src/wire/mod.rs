@@ -20,7 +20,8 @@ pub mod verdict;
 pub use console::{ConsoleEvent, ConsolePush, WindowSize};
 pub use device::{Archive, DeviceEvent, Offer, PART, ScriptRequest, is_uuid};
 pub use extensions::{
-    Advertised, Extension, ExtensionPush, ExtensionsEvent, LocalShellEvent, Selection,
+    Advertised, ExtensionPush, ExtensionsEvent, LOCAL_SHELL, LocalShellEvent, Offered, Said,
+    Selection,
 };
 pub use file::{FileEvent, FilePush};
 pub use inbound::{Inbound, Reply};

@@ -26,8 +26,11 @@ use crate::wire::{Inbound, Push};
 
 /// Frames above this are skipped.
 const MAX_MESSAGE: usize = 1024 * 1024;
-/// Messages waiting for the socket; more means that the socket is stuck.
-pub const QUEUE: usize = 256;
+/// Messages waiting for the socket; more means that the socket is stuck. Room for the
+/// answers to everything that may wait for the dispatcher.
+pub const QUEUE: usize = 1024;
+/// With so many waiting, nothing more is read that would have to be answered, too.
+const BACKLOG: usize = 64;
 /// Bytes that may wait in the kernel before it takes no more.
 const LOW_WATER: u32 = 16 * 1024;
 /// Outgoing bytes may wait this long for the kernel to take them.
@@ -40,7 +43,8 @@ type Socket = WebSocket<FrameLimit<Stream>>;
 /// To the socket thread. Dropping the sender closes the connection.
 #[derive(Debug)]
 pub enum Command {
-    Send(Push),
+    /// In a box, for the queue has room for many.
+    Send(Box<Push>),
 }
 
 /// How to be recognised by the hub.
@@ -129,18 +133,24 @@ impl OpenSocket {
             if goodbye {
                 return self.say_goodbye(waker);
             }
-            if let Err(reason) = self.receive(tell) {
-                // The library has queued the answer to a close.
-                let _ = self.socket.flush();
-                return reason;
-            }
+            let is_all = match self.receive(commands, tell) {
+                Ok(is_all) => is_all,
+                Err(reason) => {
+                    // The library has queued the answer to a close.
+                    let _ = self.socket.flush();
+                    return reason;
+                }
+            };
             if let Err(reason) = self.flush() {
                 return reason;
             }
             if let Err(reason) = self.acknowledge(waker, tell) {
                 return reason;
             }
-            if let Err(reason) = self.sleep(waker) {
+            // What has not been read may be in the library's buffer, of which poll knows nothing.
+            if (is_all || self.stuck_since.is_some())
+                && let Err(reason) = self.sleep(is_all, waker)
+            {
                 return reason;
             }
         }
@@ -194,8 +204,13 @@ impl OpenSocket {
         Ok(())
     }
 
-    fn receive(&mut self, tell: &impl Fn(SocketEvent)) -> Result<(), String> {
-        loop {
+    /// False when it stopped for what waits to be sent.
+    fn receive(
+        &mut self,
+        commands: &Receiver<Command>,
+        tell: &impl Fn(SocketEvent),
+    ) -> Result<bool, String> {
+        while commands.len() < BACKLOG {
             let message = self.socket.read();
             let skipped = self.socket.get_mut().take_skipped();
             if skipped > 0 {
@@ -204,11 +219,12 @@ impl OpenSocket {
             match message {
                 Ok(message) => understand(message, tell)?,
                 Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => return Err(error.to_string()),
             }
         }
+        Ok(false)
     }
 
     /// Tells senders that what they sent has left, as far as one can tell: the kernel has
@@ -232,8 +248,9 @@ impl OpenSocket {
         }
     }
 
-    fn sleep(&mut self, waker: &Waker) -> Result<(), String> {
-        let mut events = PollFlags::POLLIN;
+    fn sleep(&mut self, reads: bool, waker: &Waker) -> Result<(), String> {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::POLLIN, reads);
         let deadline = self.stuck_since.map(|since| since + WRITE_PATIENCE);
         if deadline.is_some() || !self.receipts.is_empty() {
             events |= PollFlags::POLLOUT;

@@ -93,6 +93,7 @@ fn must_end(worker: Worker) -> bool {
         | Worker::Uploads(_)
         | Worker::Identify
         | Worker::Control
+        | Worker::Extension(_)
         | Worker::Hook(_) => true,
         Worker::SendFile(_)
         | Worker::Download(_)

@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod console;
 mod control;
+mod extensions;
 mod faults;
 mod flood;
 mod frames;

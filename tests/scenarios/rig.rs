@@ -111,6 +111,7 @@ impl Device {
         let data_path = device.path("data").display().to_string();
         let control = device.path("control.sock").display().to_string();
         let hooks = device.path("hooks").display().to_string();
+        let extensions = device.path("extensions").display().to_string();
         for (name, value) in [
             ("HOST", hub.url().as_str()),
             ("ALLOW_INSECURE", "1"),
@@ -122,6 +123,8 @@ impl Device {
             ("DATA_PATH", &data_path),
             ("CONTROL_SOCKET", &control),
             ("HOOKS_DIR", &hooks),
+            ("EXTENSIONS", "none"),
+            ("EXTENSIONS_DIR", &extensions),
             ("RECONNECT_MIN", "100ms"),
             ("RECONNECT_MAX", "500ms"),
             ("REJOIN_AFTER", "200ms"),

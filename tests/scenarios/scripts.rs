@@ -131,7 +131,7 @@ fn a_megabyte_of_output_is_cut_honestly() {
         "\n[output cut: 1048578 bytes were printed, the first 65536 are above]"
     );
     // A flood is no different.
-    let before = agent.memory("VmRSS");
+    let before = agent.memory("RssAnon");
     hub.push(
         "device",
         "scripts/run",
@@ -139,7 +139,7 @@ fn a_megabyte_of_output_is_cut_honestly() {
     );
     let flood = hub.expect_push("device", "scripts/run", |payload| payload["ref"] == "f");
     assert!(flood["output"].as_str().expect("output").len() < 70_000);
-    let after = agent.memory("VmRSS");
+    let after = agent.memory("RssAnon");
     assert!(after < before + 1024, "{before} KiB, {after} KiB");
 }
 

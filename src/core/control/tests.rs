@@ -523,7 +523,7 @@ fn what_is_not_there_is_said() {
         let answer = bench.asks(APP, &format!(r#"{{"method":"{method}"}}"#));
         assert_eq!(answer["error"]["code"], "unavailable");
         let message = answer["error"]["message"].as_str().expect("text");
-        assert!(message.ends_with("is not enabled"), "{message}");
+        assert!(message.contains("is not enabled"), "{message}");
     }
 }
 

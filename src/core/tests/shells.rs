@@ -3,9 +3,10 @@
 use super::*;
 use crate::core::effect::ShellOrder;
 use crate::core::event::{ShellEnd, ShellEvent, ShellId, ShellKind};
+use crate::core::extensions::{Enabled, Way};
 use crate::wire::{
-    ConsoleEvent, ConsolePush, ExtensionPush, ExtensionsEvent, LocalShellEvent, Selection,
-    WindowSize,
+    ConsoleEvent, ConsolePush, ExtensionPush, ExtensionsEvent, LOCAL_SHELL, LocalShellEvent,
+    Offered, Selection, WindowSize,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -17,6 +18,13 @@ fn open_to_all() -> Setup {
             local: true,
             timeout: 300 * SECOND,
         },
+        extensions: vec![Enabled {
+            offered: Offered {
+                name: LOCAL_SHELL.to_owned(),
+                versions: vec!["0.0.1".to_owned()],
+            },
+            way: Way::Shell,
+        }],
         ..setup()
     }
 }
@@ -415,7 +423,7 @@ fn a_detach_is_traced_to_the_push_it_answers() {
     assert!(!orders(&bench).contains(&(id, ShellOrder::End)));
     bench.receive(Inbound::DetachOrdered { reference });
     assert!(orders(&bench).contains(&(id, ShellOrder::End)));
-    let detached = Outbound::Extension(ExtensionPush::Detached(crate::wire::Extension::LocalShell));
+    let detached = Outbound::Extension(ExtensionPush::Detached(LOCAL_SHELL.to_owned()));
     assert!(bench.pushes().iter().any(|push| push.body == detached));
     // The hub knows it not at all, so it answers that with a detach, too.
     let pushes = bench.pushes().len();

@@ -71,12 +71,21 @@ fn requests_become_methods() {
             },
         ),
         (r#"{"method":"cancel-file"}"#, Method::CancelFile),
-        (r#"{"method":"health"}"#, Method::Extension("health")),
-        (r#"{"method":"metrics"}"#, Method::Extension("health")),
-        (r#"{"method":"log"}"#, Method::Extension("logging")),
         (
-            r#"{"method":"identities"}"#,
-            Method::Extension("network_identity"),
+            r#"{"method":"health"}"#,
+            Method::Extension {
+                name: "health",
+                what: "report",
+                params: json!({}),
+            },
+        ),
+        (
+            r#"{"method":"log","params":{"message":"x"}}"#,
+            Method::Extension {
+                name: "logging",
+                what: "line",
+                params: json!({"message": "x"}),
+            },
         ),
     ] {
         assert_eq!(request(text), expected, "{text}");
