@@ -120,6 +120,11 @@ impl<T: 'static> Receiver<T> {
         self.parcels.recv_deadline(deadline).map(unpack)
     }
 
+    /// How many messages wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.parcels.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.parcels.is_empty()
     }

@@ -210,7 +210,7 @@ impl OpenSocket {
         commands: &Receiver<Command>,
         tell: &impl Fn(SocketEvent),
     ) -> Result<bool, String> {
-        while commands.len() < BACKLOG {
+        while commands.waiting() < BACKLOG {
             let message = self.socket.read();
             let skipped = self.socket.get_mut().take_skipped();
             if skipped > 0 {
