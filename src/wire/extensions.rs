@@ -89,12 +89,12 @@ pub enum ExtensionPush {
 /// The payload of `extensions:get`; `None`: the hub does not say what it takes.
 pub(super) fn advertised(payload: &Value) -> Option<Advertised> {
     let list = payload.get("extensions").and_then(Value::as_object)?;
-    let entries = list.iter().take(MAX_NAMES);
-    Some(
-        entries
-            .map(|(name, list)| (clip(name), names(list)))
-            .collect(),
-    )
+    let mut advertised = Advertised::new();
+    // One by one: collecting would bring in a whole sort.
+    for (name, list) in list.iter().take(MAX_NAMES) {
+        advertised.insert(clip(name), names(list));
+    }
+    Some(advertised)
 }
 
 /// The texts of a list, or a single one.
