@@ -17,12 +17,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-
 use crate::config::{Config, ConfigErrors};
 use crate::core::Core;
 use crate::core::effect::{Attempt, Effect};
 use crate::core::event::{ConnId, Errand, Event, SocketEvent, Worker};
+use crate::system::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::system::hook::Site;
 use crate::system::notify::Notifier;
 use crate::system::slots::{self, Guard, SlotSettings};
@@ -289,13 +288,22 @@ impl Agent {
         work: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) {
         if let Err(error) = self.crew.spawn(name, worker, work) {
-            let reason = format!("no thread for {name}: {error}");
-            self.own.push_back(Event::WorkerExited(worker, Err(reason)));
+            self.on_no_thread(name, worker, &error);
         }
+    }
+
+    fn on_no_thread(&mut self, name: &str, worker: Worker, error: &std::io::Error) {
+        let reason = format!("no thread for {name}: {error}");
+        self.own.push_back(Event::WorkerExited(worker, Err(reason)));
     }
 
     /// A short job on a thread of its own that answers with one event.
     fn errand(&mut self, errand: Errand, job: impl FnOnce() -> Event + Send + 'static) {
+        self.send_on(errand, Box::new(job));
+    }
+
+    /// Boxed, so that it is compiled once and not for every errand.
+    fn send_on(&mut self, errand: Errand, job: Box<dyn FnOnce() -> Event + Send>) {
         let inbox = self.crew.inbox();
         self.spawn(errand.name(), Worker::Errand(errand), move || {
             inbox.send(job()).map_err(|_| "no dispatcher".to_owned())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Agent;
 use crate::config::{Config, values};
@@ -13,6 +13,7 @@ use crate::system::durable;
 use crate::system::http::Cancel;
 use crate::update::archive::Ways;
 use crate::update::ledger::Ledger;
+use crate::wire::json::json;
 use crate::workers::archive::{self, Tools};
 
 const KEYS_FILE: &str = "public-keys.json";

@@ -1,9 +1,8 @@
 //! The control socket's worker: its start, its end, and what goes to its clients.
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
-
 use super::Agent;
 use crate::core::event::{ClientId, Worker};
+use crate::system::channel::{Sender, TrySendError, bounded};
 use crate::system::waker::Waker;
 use crate::wire::control::Outgoing;
 use crate::workers::control::{self, Command};

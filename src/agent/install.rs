@@ -1,11 +1,10 @@
 //! An update's two threads, download and installer: their start and stop.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::Agent;
 use crate::config::Secret;
 use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, JobId, Worker};
+use crate::system::channel::{Receiver, Sender, bounded};
 use crate::system::http::Cancel;
 use crate::update::feed::{self, Feed, Filler};
 use crate::update::means::Means;

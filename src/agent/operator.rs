@@ -2,14 +2,13 @@
 
 use std::path::{self, Path, PathBuf};
 
-use crossbeam_channel::{Sender, bounded};
-
 use super::Agent;
 use crate::config::{Config, OperatorSettings};
 use crate::core::Setup;
 use crate::core::effect::{ScriptOrder, UploadStep};
 use crate::core::event::{Event, ScriptId, SendId, Worker};
 use crate::core::operator::OperatorSetup;
+use crate::system::channel::{Sender, bounded};
 use crate::system::hook;
 use crate::system::http::Cancel;
 use crate::workers::{identify, script, send_file, uploads};

@@ -1,10 +1,9 @@
 //! Shells: their threads' start, and the orders to them. At most one of each kind.
 
-use crossbeam_channel::{Sender, bounded};
-
 use super::Agent;
 use crate::core::effect::ShellOrder;
 use crate::core::event::{Event, ShellId, Worker};
+use crate::system::channel::{Sender, bounded};
 use crate::system::waker::Waker;
 use crate::wire::WindowSize;
 use crate::workers::shell::{self, Order};
@@ -61,7 +60,7 @@ impl Agent {
             return;
         };
         let may_wait = matches!(order, Order::More { .. });
-        if !may_wait && handle.orders.len() >= shell::QUEUE - RESERVED {
+        if !may_wait && handle.orders.waiting() >= shell::QUEUE - RESERVED {
             return log::warn!("{}: too much at once; keys dropped", id.kind.name());
         }
         // A thread that has ended has told so.

@@ -7,10 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Answer;
 use crate::wire::control::{PROTOCOL, line};
+use crate::wire::json::json;
 use crate::{config, exit};
 
 /// The agent answers within this; where it takes longer, the command says so.
@@ -173,6 +174,8 @@ fn refusal(error: &Value) -> Answer {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+
+    use serde_json::json;
 
     use super::*;
     use crate::wire::control::hello;

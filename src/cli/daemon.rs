@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Client, PATIENCE};
 use super::{Answer, Call, Command, apply, health, log, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
+use crate::wire::json::json;
 
 /// No event may come for long.
 const EVENTS: Duration = Duration::from_secs(3600);

@@ -3,12 +3,13 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Client, PATIENCE};
 use super::{Answer, Call, Command};
 use crate::exit;
 use crate::wire::control::line;
+use crate::wire::json::json;
 
 pub(super) const COMMAND: Command = Command {
     name: "health",
@@ -115,6 +116,8 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -2,11 +2,10 @@
 
 use std::io::{BufRead, Read};
 
-use serde_json::json;
-
 use super::client::{Client, PATIENCE};
 use super::{Answer, Call, Command};
 use crate::exit;
+use crate::wire::json::json;
 
 /// Longest line sent in one piece: more would be cut.
 const LINE_MAX: u64 = 8 * 1024;
@@ -71,7 +70,7 @@ mod tests {
     use std::io::{BufReader, Write};
     use std::os::unix::net::UnixListener;
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::wire::control::hello;

@@ -3,11 +3,12 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Client, PATIENCE};
 use super::{Answer, Call, Command};
 use crate::exit;
+use crate::wire::json::json;
 
 /// The agent says how far it is several times a second, unless the connection is stuck.
 const SILENCE: Duration = Duration::from_secs(90);

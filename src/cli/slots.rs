@@ -6,13 +6,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Answer, Call, Command, daemon};
 use crate::config::LogTarget;
 use crate::config::{self, Config};
 use crate::system::command;
 use crate::system::slots::{self, Description, Slot, SlotError, SlotSettings};
+use crate::wire::json::json;
 use crate::{exit, logging};
 
 /// A reboot command that takes longer counts as failed.

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Client, PATIENCE};
 use super::{Answer, Call, say};
 use crate::config::values::show_duration;
 use crate::exit;
 use crate::wire::control;
+use crate::wire::json::json;
 
 /// `--watch` on a terminal counts down, between events.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -182,6 +183,8 @@ fn rounded(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn report() -> Value {

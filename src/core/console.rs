@@ -1,10 +1,9 @@
 //! The `console` channel: joined when the integrator allows it, and what comes on it.
 
-use serde_json::json;
-
 use super::Core;
 use super::device::{CONSOLE_VERSION, DEVICE_API_VERSION};
 use super::event::ShellKind;
+use crate::wire::json::json;
 use crate::wire::{ConsoleEvent, Topic};
 
 impl Core {

@@ -11,7 +11,7 @@ mod report;
 #[cfg(test)]
 pub(super) mod tests;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Core;
 use super::effect::Effect;
@@ -19,6 +19,7 @@ use super::event::{ClientId, ControlEvent, QuestionId};
 use super::link;
 use super::update::Local;
 use crate::wire::control::{Code, Fault, Method, Outgoing, Request};
+use crate::wire::json::json;
 use crate::wire::occurrence::{Kinds, Occurrence};
 use crate::wire::verdict::Asked;
 #[cfg(test)]

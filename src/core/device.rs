@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::channel::Phase;
 use super::effect::Effect;
 use super::event::ConnId;
 use super::timers::Timer;
 use super::{Core, Setup};
+use crate::wire::json::json;
 use crate::wire::{DeviceEvent, DevicePush, Offer, Outbound, Topic};
 
 /// Wait before the interface's name is looked up again.

@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Core;
 use super::channel::Phase;
 use super::effect::Effect;
 use super::event::{ClientId, SendEvent, SendId};
 use crate::wire::control::{Code, Fault, Outgoing};
+use crate::wire::json::json;
 use crate::wire::{ConsolePush, FilePush, Outbound};
 
 /// The file's state.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use serde_json::Value;
 
 pub use crate::core::effect::{Alarms, Word};
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
+use crate::system::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 /// Words that may wait for an extension; with more it counts as hanging.
 pub const QUEUE: usize = 16;

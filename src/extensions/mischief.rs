@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::{Extension, Kind, Life, Link, Site, Word};
+use crate::wire::json::json;
 
 pub const KIND: Kind = Kind {
     name: "mischief",

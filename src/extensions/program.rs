@@ -17,11 +17,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Extension, Link, Nudger, Site, Speaker, Word};
 use crate::system::hook::is_anyones;
 use crate::system::{command, session, thread};
+use crate::wire::json::json;
 
 /// How long `--describe` may take.
 const DESCRIPTION: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crate::system::channel::{Receiver, unbounded};
 use serde_json::{Map, Value, json};
 
 use super::link::Handle;

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::stream::Stream;
 use super::waker::{Waker, Woken};
-use super::{thread, tls};
+use super::{channel, thread, tls};
 use crate::config::{LinkTimeouts, Proxy};
 
 /// Unacknowledged data, or unanswered keepalives, this old end a connection.
@@ -171,7 +171,7 @@ pub fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let (sender, receiver) = channel::bounded(1);
     let name = host.to_owned();
     let lookup = move || {
         let found = (name.as_str(), port)

@@ -3,7 +3,7 @@
 //! Owns loading the key-value store from its source and reading the active slot out of
 //! it. Reads only; runs at most one command, under a deadline.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -274,16 +274,17 @@ impl KeyValues {
     }
 
     /// Every slot that is described or recorded as active, in order.
-    pub(super) fn slots(&self) -> BTreeSet<String> {
+    pub(super) fn slots(&self) -> Vec<String> {
         let described = self.0.keys().filter_map(|key| {
             let (slot, name) = key.split_once('.')?;
             (name.starts_with("nerves_fw_") || name.starts_with("fw_")).then_some(slot)
         });
-        let mut slots = BTreeSet::new();
-        // One by one: collecting would bring in a whole sort.
+        let mut slots = Vec::<String>::new();
         for slot in described.chain(self.global("active")) {
-            if !slot.is_empty() && !slots.contains(slot) {
-                slots.insert(slot.to_owned());
+            // There are a few: a set would be 3 KiB of code.
+            let place = slots.partition_point(|other| other.as_str() < slot);
+            if !slot.is_empty() && slots.get(place).is_none_or(|other| other != slot) {
+                slots.insert(place, slot.to_owned());
             }
         }
         slots

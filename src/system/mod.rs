@@ -2,6 +2,7 @@
 
 #[cfg(panic = "abort")]
 mod backtrace;
+pub mod channel;
 pub mod command;
 pub mod configure;
 pub mod dial;
@@ -16,6 +17,8 @@ pub mod kv;
 pub mod local_time;
 pub mod metadata;
 pub mod notify;
+#[cfg(small_p256)]
+mod p256;
 pub mod reboot;
 pub mod session;
 pub mod slots;

@@ -4,17 +4,17 @@
 //! be called when the settings allow it: it takes the whole machine down, or the container.
 
 use std::io;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
 
+use super::channel::bounded;
 use super::thread;
 
 /// Flushes disks, but not for longer than `limit`: one that is stuck must not keep a
 /// device from the reboot that may cure it.
 pub fn flush(limit: Duration) {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = bounded(1);
     let work = move || {
         nix::unistd::sync();
         // Nobody listens any more after the deadline.

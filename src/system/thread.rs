@@ -14,7 +14,7 @@ use std::thread::{Builder, JoinHandle};
 /// Virtual size only; pages are used as the stack grows.
 const STACK: usize = 512 * 1024;
 
-type LastWords = Box<dyn FnOnce(String)>;
+type LastWords = Box<dyn FnOnce(String) + Send>;
 
 thread_local! {
     /// What this thread's owner wants to hear if it panics.
@@ -57,12 +57,21 @@ pub fn spawn(
     last_words: impl FnOnce(String) + Send + 'static,
     work: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
+    start(name, Box::new(last_words), Box::new(work))
+}
+
+/// Boxed, for what the standard library does to start a thread is 2 KiB for every kind.
+fn start(
+    name: &'static str,
+    last_words: LastWords,
+    work: Box<dyn FnOnce() + Send>,
+) -> std::io::Result<JoinHandle<()>> {
     debug_assert!(name.len() <= 15, "{name}");
     Builder::new()
         .name(name.to_owned())
         .stack_size(STACK)
         .spawn(move || {
-            LAST_WORDS.set(Some(Box::new(last_words)));
+            LAST_WORDS.set(Some(last_words));
             work();
             LAST_WORDS.set(None);
         })

@@ -14,6 +14,7 @@ use super::patience::Failure;
 use super::store::{self, Wanted};
 use crate::config::{ArchiveSettings, DownloadSettings};
 use crate::core::event::{ArchiveEnd, InstallEvent};
+use crate::system::channel;
 use crate::system::dial::Dialer;
 use crate::system::durable;
 use crate::system::http::Cancel;
@@ -51,7 +52,7 @@ pub fn fetch(
     };
     // No installer follows, and a refused URL is the end: the next one starts a new job.
     let (feed, _) = feed::channel();
-    let (_, fresh_urls) = crossbeam_channel::bounded(0);
+    let (_, fresh_urls) = channel::bounded(0);
     let means = Means {
         settings: ways.settings,
         dialer: ways.dialer.clone(),

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
-
+use crate::system::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use crate::system::http::Cancel;
 
 /// Payload bytes of a full chunk.

@@ -11,10 +11,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::system::durable;
 use crate::system::slots::Record;
+use crate::wire::json::json;
 
 /// Most bytes of the file.
 const CAP: usize = 4096;

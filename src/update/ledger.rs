@@ -7,11 +7,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::core::archive::REMEMBERED;
 use crate::system::durable;
 use crate::wire::is_uuid;
+use crate::wire::json::json;
 
 const FILE: &str = "archives.json";
 const MAX_BYTES: usize = 64 * 1024;

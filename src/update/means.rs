@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use super::feed::{Feed, Filler};
 use super::patience::Failure;
 use crate::config::{DownloadSettings, Secret};
 use crate::core::event::InstallEvent;
+use crate::system::channel::{Receiver, RecvTimeoutError};
 use crate::system::dial::Dialer;
 use crate::system::http::Cancel;
 

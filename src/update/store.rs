@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::cache::{self, Names};
@@ -26,6 +26,7 @@ use super::streaming::{CHECKSUM_TRIES, checksum_mismatch, skip_same};
 use crate::config::Secret;
 use crate::system::durable;
 use crate::wire::PART;
+use crate::wire::json::json;
 
 /// Bytes of one noted SHA-256.
 const SUM: usize = 32;

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +22,7 @@ use crate::config::{
     CacheSettings, DownloadSettings, LinkTimeouts, Secret, Strategy as Updater, TlsSettings,
 };
 use crate::core::event::InstallEvent;
+use crate::system::channel::bounded;
 use crate::system::dial::Dialer;
 use crate::system::http::Cancel;
 use crate::system::tls;

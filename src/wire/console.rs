@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::file::{FileEvent, FilePush};
 use super::inbound::number;
+use super::json::json;
 use super::phoenix::WireError;
 
 /// Larger windows are taken for a mistake: a program may allocate what it is told.
@@ -88,7 +89,7 @@ pub(super) fn data(payload: &Value, event: &str) -> Result<String, WireError> {
 impl ConsolePush {
     pub(super) fn parts(&self) -> (&'static str, Value) {
         match self {
-            Self::Output(text) => ("up", json!({"data": **text})),
+            Self::Output(text) => ("up", json!({"data": &**text})),
             Self::File(push) => push.parts(),
         }
     }
@@ -96,6 +97,8 @@ impl ConsolePush {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::json::json;
 use super::occurrence::{Kind, Kinds, Occurrence};
 use super::verdict::{Question, cut};
 use super::{DevicePush, Stage};

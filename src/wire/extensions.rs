@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::console::{WindowSize, data};
 use super::inbound::{clip, number};
+use super::json::json;
 use super::phoenix::WireError;
 
 /// At most this many names are taken from the hub at once.
@@ -88,12 +89,12 @@ pub enum ExtensionPush {
 /// The payload of `extensions:get`; `None`: the hub does not say what it takes.
 pub(super) fn advertised(payload: &Value) -> Option<Advertised> {
     let list = payload.get("extensions").and_then(Value::as_object)?;
-    let entries = list.iter().take(MAX_NAMES);
-    Some(
-        entries
-            .map(|(name, list)| (clip(name), names(list)))
-            .collect(),
-    )
+    let mut advertised = Advertised::new();
+    // One by one: collecting would bring in a whole sort.
+    for (name, list) in list.iter().take(MAX_NAMES) {
+        advertised.insert(clip(name), names(list));
+    }
+    Some(advertised)
 }
 
 /// The texts of a list, or a single one.
@@ -166,7 +167,7 @@ impl ExtensionPush {
                 };
                 (of_shell("request_status"), payload)
             }
-            Self::ShellOutput(text) => (of_shell("shell_output"), json!({"data": **text})),
+            Self::ShellOutput(text) => (of_shell("shell_output"), json!({"data": &**text})),
             Self::ShellExited { code } => (of_shell("shell_exited"), json!({"exit_code": code})),
         }
     }
@@ -188,6 +189,8 @@ pub fn agreed<'a>(offered: &'a Offered, advertised: Option<&Advertised>) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -1,8 +1,9 @@
 //! Files on the `console` topic, both ways (PROTOCOL §7).
 
+use super::json::json;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Longest file name taken from the hub, before it is made safe.
 const NAME_MAX: usize = 4096;
@@ -80,6 +81,8 @@ impl FilePush {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ pub mod frame_limit;
 pub mod fwup_frame;
 pub mod inbound;
 pub mod installer_line;
+pub mod json;
 pub mod occurrence;
 pub mod outbound;
 pub mod phoenix;

@@ -1,8 +1,9 @@
 //! What happens to a device that others on it may want to know of: subscribers of the
 //! control socket. Pure. Owns the names, which are an interface.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::json::json;
 use super::verdict::{describe_archive, describe_offer};
 use super::{Archive, Offer, Stage};
 

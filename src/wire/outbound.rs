@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::console::ConsolePush;
 use super::extensions::ExtensionPush;
+use super::json::json;
 use super::phoenix::{self, Encoded, Topic, WireError};
 use crate::config::Serializer;
 

@@ -1,9 +1,10 @@
 //! What an integrator is asked, and what it may answer: one line of text, the same from a
 //! hook's output and over the control socket. Pure.
 
+use super::json::json;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::values;
 use crate::wire::{Archive, Offer};

@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crate::system::channel::Sender;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::core::event::Event;
@@ -135,7 +135,7 @@ fn tell_changes(now: Vec<Found>, known: &mut Vec<Found>, inbox: &Sender<Event>) 
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{Receiver, bounded};
+    use crate::system::channel::{Receiver, bounded};
 
     use super::*;
 

@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
 use crate::config::{ArchiveSettings, FwupSettings, Hook};
 use crate::core::effect::ArchiveOrder;
 use crate::core::event::{ArchiveEnd, Event, HookEnd, JobId};
+use crate::system::channel::Sender;
 use crate::system::command::{self, CommandError};
 use crate::system::hook::{Call, Site};
 use crate::system::http::Cancel;

@@ -13,13 +13,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::config::ControlSettings;
 use crate::core::event::{ClientId, ControlEvent, Event};
+use crate::system::channel::{Receiver, Sender, TryRecvError};
 use crate::system::waker::{Waker, timeout_until};
 use crate::wire::control::{self, Code, Outgoing};
 use client::{Client, Said};

@@ -1,9 +1,8 @@
 //! Thread `download`: fetches one offer and feeds it to the installer.
 
-use crossbeam_channel::Sender;
-
 use crate::config::{CacheSettings, Strategy};
 use crate::core::event::{Event, InstallEvent, JobId};
+use crate::system::channel::Sender;
 use crate::update::means::Means;
 use crate::update::patience::Failure;
 use crate::update::{caching, parts, streaming};

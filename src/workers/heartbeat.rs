@@ -3,9 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-
 use crate::core::event::{ConnId, Event};
+use crate::system::channel::{Receiver, RecvTimeoutError, Sender};
 
 /// The connection to beat for; `None` to rest.
 pub type Beat = Option<ConnId>;

@@ -1,9 +1,8 @@
 //! Thread `hook`: one run of one hook.
 
-use crossbeam_channel::Sender;
-
 use crate::core::effect::HookOrder;
 use crate::core::event::{Event, RunId};
+use crate::system::channel::Sender;
 use crate::system::hook::{Call, Site};
 
 /// Runs the hook to its end; how that was is its only event.

@@ -19,11 +19,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use crossbeam_channel::Sender;
-
 use crate::config::{FwupSettings, Installer};
 use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
+use crate::system::channel::Sender;
 use crate::system::durable;
 use crate::system::http::Cancel;
 use crate::system::slots::Guard;

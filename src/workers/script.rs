@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::WaitStatus;
@@ -21,6 +20,7 @@ use nix::unistd::{Pid, geteuid};
 use crate::core::effect::ScriptOrder;
 use crate::core::event::Event;
 use crate::core::event::{ScriptEnd, ScriptHow, ScriptId};
+use crate::system::channel::Sender;
 use crate::system::http::Cancel;
 use crate::system::session;
 use crate::wire::script_text::{OUTPUT_MAX, printed, shebang, with_plain_line_ends};

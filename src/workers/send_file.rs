@@ -9,10 +9,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
 use nix::fcntl::OFlag;
 
 use crate::core::event::{Event, SendEvent, SendId};
+use crate::system::channel::{Receiver, Sender};
 use crate::system::http::Cancel;
 use crate::wire::FilePush;
 

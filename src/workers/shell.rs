@@ -16,7 +16,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::kill;
@@ -25,6 +24,7 @@ use nix::unistd::{Pid, tcgetpgrp};
 
 use crate::config::ShellSettings;
 use crate::core::event::{Event, ShellEnd, ShellEvent, ShellId};
+use crate::system::channel::{Receiver, Sender, TryRecvError};
 use crate::system::waker::{Waker, timeout_until};
 use crate::wire::WindowSize;
 use pty::Pty;

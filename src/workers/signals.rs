@@ -1,10 +1,10 @@
 //! Thread `signals`: turns signals into events.
 
-use crossbeam_channel::Sender;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::core::event::{Event, Signal};
+use crate::system::channel::Sender;
 
 /// Takes the signals over; call before any other thread exists.
 ///

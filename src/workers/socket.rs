@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::poll::PollFlags;
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -16,6 +15,7 @@ use tungstenite::protocol::{Message, WebSocket};
 use crate::config::{Secret, Serializer};
 use crate::core::effect::Attempt;
 use crate::core::event::{ConnId, Event, SocketEvent};
+use crate::system::channel::{Receiver, Sender, TryRecvError};
 use crate::system::dial::Dialer;
 use crate::system::interface;
 use crate::system::stream::Stream;
@@ -210,7 +210,7 @@ impl OpenSocket {
         commands: &Receiver<Command>,
         tell: &impl Fn(SocketEvent),
     ) -> Result<bool, String> {
-        while commands.len() < BACKLOG {
+        while commands.waiting() < BACKLOG {
             let message = self.socket.read();
             let skipped = self.socket.get_mut().take_skipped();
             if skipped > 0 {

@@ -3,10 +3,11 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use crate::core::event::{Event, Worker};
+use crate::system::channel::{Receiver, Sender};
 use crate::system::thread;
+
+type Work = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
 /// The running workers.
 pub struct Crew {
@@ -37,6 +38,11 @@ impl Crew {
         worker: Worker,
         work: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> std::io::Result<()> {
+        self.start(name, worker, Box::new(work))
+    }
+
+    /// Boxed, so that it is compiled once and not for every worker.
+    fn start(&mut self, name: &'static str, worker: Worker, work: Work) -> std::io::Result<()> {
         let (inbox, mourner) = (self.inbox.clone(), self.inbox.clone());
         let last_words = move |panic| {
             // The dispatcher is gone only when the process leaves.
@@ -61,7 +67,7 @@ impl Crew {
     }
 
     /// Waits for those already told to stop; says who did not make it.
-    pub fn join_all(&mut self, inbox: &crossbeam_channel::Receiver<Event>, limit: Duration) {
+    pub fn join_all(&mut self, inbox: &Receiver<Event>, limit: Duration) {
         let deadline = Instant::now() + limit;
         while self.running.iter().any(|(worker, _)| must_end(*worker)) {
             match inbox.recv_deadline(deadline) {
@@ -102,6 +108,7 @@ fn must_end(worker: Worker) -> bool {
 mod tests {
     use super::*;
     use crate::core::event::Errand;
+    use crate::system::channel;
 
     /// The hook stays with the process, so the real test runs in one of its own.
     #[test]
@@ -119,7 +126,7 @@ mod tests {
     #[ignore = "run by a_panic_is_an_event_and_the_thread_stays_parked"]
     fn in_a_process_of_its_own() {
         thread::contain_panics();
-        let (sender, inbox) = crossbeam_channel::bounded(4);
+        let (sender, inbox) = channel::bounded(4);
         let mut crew = Crew::new(sender);
         let worker = Worker::Errand(Errand::Interface);
         crew.spawn("test", worker, || panic!("on purpose {}", 7))

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
@@ -24,6 +23,7 @@ use crate::core::effect::UploadStep;
 use crate::core::event::Event;
 use crate::core::event::UploadId;
 use crate::core::operator::TEMPORARY;
+use crate::system::channel::{Receiver, Sender, unbounded};
 
 /// Bytes that may wait for the disk, with what each step takes besides.
 const BACKLOG: usize = 4 * 1024 * 1024;
@@ -97,7 +97,7 @@ pub fn run(folder: &Path, steps: &Steps, inbox: &Sender<Event>) -> Result<(), St
         folder: None,
         files: Vec::new(),
     };
-    for step in &steps.steps {
+    while let Ok(step) = steps.steps.recv() {
         let cost = cost(&step);
         let ended = desk.take(step);
         steps.waiting.fetch_sub(cost, Ordering::SeqCst);

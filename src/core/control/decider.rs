@@ -1,12 +1,13 @@
 //! The decider: the client that answers for the integrator. Pure. Which questions there are,
 //! and what becomes of them without an answer, is `update`'s, `reboot`'s and `archive`'s.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Answer;
 use crate::core::Core;
 use crate::core::event::{ClientId, QuestionId};
 use crate::wire::control::{Code, Fault, Outgoing};
+use crate::wire::json::json;
 use crate::wire::verdict::{Asked, Question, Verdict};
 
 /// Questions not yet answered.

@@ -1,12 +1,13 @@
 //! The status as an object, for programs. Pure. Owns the names of its fields, which are an
 //! interface (etc/doc/control.md).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::core::Core;
 use crate::core::reboot::Why;
 use crate::core::timers::Timer;
 use crate::core::{link, update};
+use crate::wire::json::json;
 use crate::wire::verdict::describe_offer;
 use crate::wire::{Offer, Topic};
 

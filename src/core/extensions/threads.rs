@@ -221,7 +221,7 @@ impl Core {
     }
 
     pub(in crate::core) fn on_extension_overdue(&mut self, id: ExtensionId) {
-        let seconds = self.setup.extension_timeout.as_secs_f32();
+        let seconds = self.setup.extension_timeout.as_secs_f64();
         match self.extensions.all[id.0].thread.stage {
             Stage::None => {}
             Stage::Running => self.fail_extension(id.0, &format!("it hangs for {seconds} s")),

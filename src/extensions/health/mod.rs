@@ -18,11 +18,12 @@ mod tests;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Alarms, Extension, Kind, Life, Link, Site, Word};
 use crate::config::extensions::MetricSet;
 use crate::system::time;
+use crate::wire::json::json;
 use draft::{Draft, put};
 use machine::Machine;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crate::system::channel::{Receiver, bounded};
 use log::Level;
 use serde_json::json;
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crossbeam_channel::{Receiver, bounded};
+use serde_json::json;
 
 use super::*;
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
 use crate::extensions::link::Handle;
+use crate::system::channel::{Receiver, bounded};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -6,11 +6,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::core::event::QuestionId;
+use crate::system::channel::bounded;
 use crate::wire::control::{MAX_LINE, Method, Request};
 use crate::wire::occurrence::Occurrence;
 

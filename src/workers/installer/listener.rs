@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -22,6 +21,7 @@ use super::Installation;
 use super::error::Problem;
 use super::manners::{Manners, Speech, Watch};
 use crate::core::event::{Event, InstallEvent, JobId};
+use crate::system::channel::Sender;
 use crate::system::session::has_ended;
 use crate::system::waker::timeout_until;
 use crate::wire::fwup_frame::{Decoder, Message};

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, select};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -27,6 +26,7 @@ use super::Installation;
 use super::error::Problem;
 use super::listener::{Heard, LINGER, Listener, Pulse, kill_group};
 use super::manners::{Input, Manners, Speech};
+use crate::system::channel::{Either, Receiver, bounded, either};
 use crate::system::http::Cancel;
 use crate::system::session::has_ended;
 use crate::system::thread;
@@ -202,13 +202,11 @@ impl Process {
                 Feed::File { .. } => return Fed::Abandoned,
             }
             // A process that ends is noticed even though the download brings no byte.
-            piece = select! {
-                recv(feed.pieces()) -> next => match next {
-                    Ok(next) => next,
-                    Err(_) => return Fed::Abandoned,
-                },
-                recv(self.listening) -> heard => {
-                    self.heard = heard.ok();
+            piece = match either(feed.pieces(), &self.listening) {
+                Either::First(Some(next)) => next,
+                Either::First(None) => return Fed::Abandoned,
+                Either::Second(heard) => {
+                    self.heard = heard;
                     return Fed::Refused;
                 }
             };

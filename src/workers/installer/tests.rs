@@ -4,10 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
-
 use super::*;
 use crate::config::{MetadataSource, Secret};
+use crate::system::channel::unbounded;
 use crate::system::kv::KeyValues;
 use crate::system::slots::{Record, SlotSettings};
 use crate::update::feed::{self, Filler};
@@ -141,7 +140,7 @@ impl Bench {
             )
             .unwrap();
         });
-        match events.try_iter().last() {
+        match std::iter::from_fn(|| events.try_recv().ok()).last() {
             Some(Event::Install(JobId(1), InstallEvent::Finished(result))) => result,
             other => panic!("{other:?}"),
         }

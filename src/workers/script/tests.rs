@@ -1,7 +1,7 @@
 //! Scripts as they really run.
 
 use super::*;
-use crossbeam_channel::bounded;
+use crate::system::channel::bounded;
 use std::sync::Mutex;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,11 +2,11 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use crossbeam_channel::bounded;
 use nix::libc;
 
 use super::*;
 use crate::core::event::ShellKind;
+use crate::system::channel::bounded;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ID: ShellId = ShellId {

@@ -1,7 +1,7 @@
 //! The uploads folder, with everything planted in it that could lead elsewhere.
 
 use super::*;
-use crossbeam_channel::bounded;
+use crate::system::channel::bounded;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 /// Which file, and where it is or why it is not.
@@ -42,7 +42,7 @@ impl Bench {
         let (inbox, events) = bounded(100);
         run(&self.folder(), &receiver, &inbox).unwrap();
         drop(inbox);
-        let ended = events.iter().map(|event| match event {
+        let ended = std::iter::from_fn(|| events.recv().ok()).map(|event| match event {
             Event::UploadEnded(upload, result) => (upload.0, result),
             other => panic!("{other:?}"),
         });

@@ -1,5 +1,7 @@
 //! Machines made of files: boards, containers, and what drivers say when they are odd.
 
+use serde_json::json;
+
 use super::*;
 
 /// Zones: folder, type, temperature.

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use serde_json::json;
+
 use super::*;
 
 fn with_folder(folder: &Path) -> Health {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde_json::json;
+
 use super::*;
 
 /// An interface: files of its folder.

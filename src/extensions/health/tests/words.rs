@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, bounded};
+use crate::system::channel::{Receiver, bounded};
+
+use serde_json::json;
 
 use super::*;
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
