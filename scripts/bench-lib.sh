@@ -108,14 +108,16 @@ hub() {
     "$tools/hub" "$@" --control "$control"
 }
 
-# start_agent NAME=VALUE...: the agent with these and the hub's settings, joined.
+# start_agent NAME=VALUE...: the agent with these and the hub's settings, joined, and its
+# first health report sent, after which the hub wants nothing of it.
 start_agent() {
     # Each is a device of its own: no reboot of an earlier one is owed.
     rm -rf "$work/data"
-    before=$(count_joins)
+    before=$(count_joins) reports=$(count_reports)
     set -- "NERVES_HUB_FIRMWARE_METADATA=file:$work/metadata" \
         "NERVES_HUB_DATA_PATH=$work/data" "NERVES_HUB_REBOOT_COMMAND=true" \
         "NERVES_HUB_REBOOT_FORCE=0" "NERVES_HUB_CONTROL_SOCKET=$work/control.sock" \
+        "NERVES_HUB_EXTENSIONS_DIR=$work/extensions" "NERVES_HUB_HOOKS_DIR=$work/hooks" \
         "NERVES_HUB_FWUP_PUBLIC_KEYS=$public_key" "$@"
     while IFS= read -r line; do
         set -- "$@" "$line"
@@ -123,12 +125,19 @@ start_agent() {
     env -i "PATH=$PATH" "$@" "$agent" 2>"$work/agent.log" >/dev/null &
     agent_pid=$!
     within 20 "join" joined_since "$before"
+    within 20 "health report" reported_since "$reports"
 }
 
 count_joins() { hub transcript | grep -c 'server .* device phx_reply .*"status":"ok"' || true; }
 joined_since() {
     kill -0 "$agent_pid" 2>/dev/null || die "the agent has gone"
     [ "$(count_joins)" -gt "$1" ]
+}
+
+count_reports() { hub transcript | grep -c 'device .* health:report ' || true; }
+reported_since() {
+    kill -0 "$agent_pid" 2>/dev/null || die "the agent has gone"
+    [ "$(count_reports)" -gt "$1" ]
 }
 
 # memory FIELD: of the agent, in KiB, from /proc/PID/status.

@@ -199,7 +199,13 @@ impl Core {
         let thread = &mut self.extensions.all[index].thread;
         thread.busy = thread.busy.saturating_sub(1);
         match thread.busy {
-            0 => self.timers.cancel(timer),
+            0 => {
+                self.timers.cancel(timer);
+                // Those that work all the time would have their code back at once.
+                if self.extensions.all[index].way == (Way::Thread { always: false }) {
+                    self.effect(Effect::Settle);
+                }
+            }
             _ => self.set_timer(timer, self.setup.extension_timeout),
         }
     }
