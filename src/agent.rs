@@ -92,7 +92,7 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
     setup.trial_reboots = access::trial_reboots(&config, &firmware, unread.is_none());
     let hands = Hands::new(&config, &setup, &hooks);
     let identifier = setup.identifier.clone();
-    let (extensions, enabled) = Extensions::new(&config, &identifier);
+    let (extensions, enabled) = Extensions::new(&config, &identifier, &access.download);
     setup.extensions = enabled;
     let core = Core::new(setup, Instant::now());
     let slot = running.slot.or(firmware.slot);
@@ -106,6 +106,7 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
         signals::run(signals, &inbox)
     });
     agent.start_control(identifier);
+    agent.watch_alarm_files();
     agent.read_fwup_version();
     agent.write_pid_file();
     agent.serve();
@@ -255,6 +256,7 @@ impl Agent {
             Effect::StartInstall(job, order) => self.start_install(job, *order),
             Effect::CancelInstall(job) => self.cancel_install(job),
             Effect::RenewUrl(job, url) => self.renew_url(job, url),
+            Effect::ReadFirmware { path, public_keys } => self.read_firmware(path, public_keys),
             Effect::StartArchive(job, order) => self.start_archive(job, *order),
             Effect::CancelArchive(job) => self.cancel_archive(job),
             Effect::KeepKeys(keys) => self.keep_keys(keys),

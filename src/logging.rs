@@ -3,13 +3,15 @@
 //! Standard error has UTC times and levels; what adds times itself (systemd's journal,
 //! syslog, the kernel's log) gets priorities instead.
 
+use std::fmt::Arguments;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use env_logger::{Builder, Target};
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Record};
 
 use crate::config::LogTarget;
 use crate::system::time;
@@ -20,6 +22,15 @@ const SYSLOG: &str = "/dev/log";
 const KMSG: &str = "/dev/kmsg";
 /// Syslog's facility for daemons.
 const DAEMON: u8 = 3 << 3;
+
+/// Who hears each line, too: on the thread that says it, and so without ever waiting.
+pub type Tap = fn(&Record);
+static TAP: OnceLock<Tap> = OnceLock::new();
+
+/// Has `tap` hear each line from now on; the first one stays.
+pub fn tap(tap: Tap) {
+    let _ = TAP.set(tap);
+}
 
 /// Starts logging with an env_logger filter. Where `target` cannot be used, lines go to
 /// standard error.
@@ -32,30 +43,39 @@ pub fn start(filter: &str, target: LogTarget) {
     let (target, problem) = match target {
         LogTarget::Stderr | LogTarget::Journal => (target, None),
         LogTarget::Syslog => pipe(&mut builder, target, Syslog::open(SYSLOG)),
-        LogTarget::Kmsg => pipe(&mut builder, target, open_kmsg()),
+        LogTarget::Kmsg => pipe(&mut builder, target, open_kmsg(Path::new(KMSG))),
     };
     builder.format(move |out, record| {
-        let (level, text) = (record.level(), record.args());
-        match target {
-            LogTarget::Stderr => {
-                let now = time::iso8601(time::unix_now());
-                writeln!(out, "{now} {level:<5} {text}")
-            }
-            LogTarget::Journal => writeln!(out, "<{}>{text}", priority(level)),
-            LogTarget::Syslog => {
-                let pid = std::process::id();
-                let priority = DAEMON | priority(level);
-                write!(out, "<{priority}>nerveshub-agent[{pid}]: {text}")
-            }
-            LogTarget::Kmsg => {
-                writeln!(out, "<{}>nerveshub-agent: {text}", DAEMON | priority(level))
-            }
+        if let Some(tap) = TAP.get() {
+            tap(record);
         }
+        write_line(target, out, record.level(), record.args())
     });
     // Only tests start it twice.
     let _ = builder.try_init();
     if let Some(problem) = problem {
         log::error!("{problem}; logging to standard error");
+    }
+}
+
+fn write_line(
+    target: LogTarget,
+    out: &mut dyn Write,
+    level: Level,
+    text: &Arguments,
+) -> io::Result<()> {
+    match target {
+        LogTarget::Stderr => {
+            let now = time::iso8601(time::unix_now());
+            writeln!(out, "{now} {level:<5} {text}")
+        }
+        LogTarget::Journal => writeln!(out, "<{}>{text}", priority(level)),
+        LogTarget::Syslog => {
+            let pid = std::process::id();
+            let priority = DAEMON | priority(level);
+            write!(out, "<{priority}>nerveshub-agent[{pid}]: {text}")
+        }
+        LogTarget::Kmsg => writeln!(out, "<{}>nerveshub-agent: {text}", DAEMON | priority(level)),
     }
 }
 
@@ -83,9 +103,9 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-fn open_kmsg() -> Result<File, String> {
-    let opened = OpenOptions::new().write(true).open(KMSG);
-    opened.map_err(|error| format!("NERVES_HUB_LOG_TARGET: {KMSG}: {error}"))
+fn open_kmsg(path: &Path) -> Result<File, String> {
+    let opened = OpenOptions::new().write(true).open(path);
+    opened.map_err(|error| format!("NERVES_HUB_LOG_TARGET: {}: {error}", path.display()))
 }
 
 /// One datagram for each line. Never blocks, and finds a daemon that was started again.
@@ -130,6 +150,46 @@ impl Write for Syslog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_target_gets_lines_it_understands() {
+        let line = |target, level| {
+            let mut out = Vec::new();
+            write_line(target, &mut out, level, &format_args!("hello")).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let stderr = line(LogTarget::Stderr, Level::Warn);
+        assert!(stderr.ends_with("Z WARN  hello\n"), "{stderr}");
+        assert_eq!(line(LogTarget::Journal, Level::Warn), "<4>hello\n");
+        let pid = std::process::id();
+        let expected = format!("<27>nerveshub-agent[{pid}]: hello");
+        assert_eq!(line(LogTarget::Syslog, Level::Error), expected);
+        for (level, priority) in [
+            (Level::Error, 27),
+            (Level::Warn, 28),
+            (Level::Info, 30),
+            (Level::Debug, 31),
+            (Level::Trace, 31),
+        ] {
+            let expected = format!("<{priority}>nerveshub-agent: hello\n");
+            assert_eq!(line(LogTarget::Kmsg, level), expected);
+        }
+    }
+
+    #[test]
+    fn the_kernel_s_log_gets_a_write_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kmsg");
+        let problem = open_kmsg(&path).unwrap_err();
+        assert!(problem.starts_with("NERVES_HUB_LOG_TARGET: "), "{problem}");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reader = OpenOptions::new().read(true).write(true).open(&path);
+        let mut log = open_kmsg(&path).unwrap();
+        log.write_all(b"<30>one\n").unwrap();
+        let mut buffer = [0; 100];
+        let length = io::Read::read(&mut reader.unwrap(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"<30>one\n");
+    }
 
     #[test]
     fn syslog_gets_a_datagram_a_line_also_after_its_restart_and_may_be_away() {

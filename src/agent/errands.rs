@@ -1,5 +1,6 @@
 //! Errands: one command or look-up each, on a thread of its own, answered by one event.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::config::Installer;
 use crate::core::event::{Counted, Errand, Event, Worker};
 use crate::system::hook::Site;
 use crate::system::slots::{self, SlotSettings};
-use crate::system::{command, durable, metadata, reboot, tally};
+use crate::system::{command, durable, firmware_file, metadata, reboot, tally};
 
 /// `fwup --version` answers within this, or there is no usable fwup.
 const FWUP_VERSION_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,6 +42,15 @@ impl Agent {
                 }
             };
             Event::FwupVersionRead(version.filter(|version| !version.is_empty()))
+        });
+    }
+
+    pub(super) fn read_firmware(&mut self, path: PathBuf, public_keys: Vec<String>) {
+        let installer = self.config.fwup.installer.clone();
+        let fwup = self.config.fwup.path.clone();
+        self.errand(Errand::FirmwareFile, move || {
+            let fwup = matches!(installer, Installer::Fwup).then_some(&*fwup);
+            Event::FirmwareRead(firmware_file::describe(&path, fwup, &public_keys).map(Box::new))
         });
     }
 

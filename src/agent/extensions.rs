@@ -11,6 +11,7 @@ use crate::extensions::link::Handle;
 #[cfg(feature = "ext-custom")]
 use crate::extensions::program::{self, Program, Runner};
 use crate::extensions::{BUILT_IN, Extension, Kind, Life, Link, Site};
+use crate::system::dial::Dialer;
 use crate::wire::extensions::LOCAL_SHELL_VERSIONS;
 use crate::wire::{LOCAL_SHELL, Offered};
 
@@ -37,11 +38,18 @@ enum Maker {
 
 impl Extensions {
     /// What is enabled; a name that nobody knows is told.
-    pub(super) fn new(config: &Config, identifier: &str) -> (Self, Vec<Enabled>) {
+    pub(super) fn new(
+        config: &Config,
+        identifier: &str,
+        dialer: &Arc<Dialer>,
+    ) -> (Self, Vec<Enabled>) {
         let site = Site {
             settings: config.extensions.clone(),
             identifier: identifier.to_owned(),
             data_path: config.data_path.clone(),
+            dialer: Some(dialer.clone()),
+            allow_insecure: config.allow_insecure,
+            ..Site::default()
         };
         let mut extensions = Self {
             site: Some(Arc::new(site)),

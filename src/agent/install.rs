@@ -4,10 +4,11 @@ use super::Agent;
 use crate::config::Secret;
 use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, JobId, Worker};
-use crate::system::channel::{Sender, bounded};
+use crate::system::channel::{Receiver, Sender, bounded};
 use crate::system::http::Cancel;
-use crate::update::feed;
+use crate::update::feed::{self, Feed, Filler};
 use crate::update::means::Means;
+use crate::wire::Offer;
 use crate::workers::{download, installer};
 
 /// The running installation.
@@ -36,7 +37,33 @@ impl Agent {
             urls,
         });
         let (chunks, firmware) = feed::channel();
-        let (offer, inbox, stop) = (order.offer.clone(), self.crew.inbox(), cancel.clone());
+        match order.file.clone() {
+            Some(path) => {
+                let file = Feed::File {
+                    path,
+                    proven: false,
+                };
+                // The channel is empty: there is room.
+                chunks.send(file, &cancel);
+            }
+            None => self.start_download(job, &order.offer, chunks, cancel.clone(), fresh_urls),
+        }
+        let (journal, guard) = (self.journal.clone(), self.guard.clone());
+        let inbox = self.crew.inbox();
+        self.spawn("installer", Worker::Installer(job), move || {
+            installer::run(job, order, firmware, &cancel, &journal, &guard, &inbox)
+        });
+    }
+
+    fn start_download(
+        &mut self,
+        job: JobId,
+        offer: &Offer,
+        chunks: Filler,
+        stop: Cancel,
+        fresh_urls: Receiver<Secret>,
+    ) {
+        let (offer, inbox) = (offer.clone(), self.crew.inbox());
         let (dialer, settings) = (self.access.download.clone(), self.config.download);
         let cache = self.config.cache.clone();
         let allow_insecure = self.config.allow_insecure;
@@ -55,11 +82,6 @@ impl Agent {
                 fresh_urls,
             };
             download::run(job, &offer, &cache, &means, &inbox)
-        });
-        let (journal, guard) = (self.journal.clone(), self.guard.clone());
-        let inbox = self.crew.inbox();
-        self.spawn("installer", Worker::Installer(job), move || {
-            installer::run(job, order, firmware, &cancel, &journal, &guard, &inbox)
         });
     }
 

@@ -1,8 +1,11 @@
-//! What the supervisor sees of the agent: its pid file and signs of life; and SIGHUP.
+//! What the supervisor sees of the agent: its pid file and signs of life; SIGHUP; and the
+//! folder of alarms.
 
 use std::time::Instant;
 
 use super::Agent;
+use crate::core::event::{Event, Worker};
+use crate::workers::alarm_files;
 
 impl Agent {
     /// After each turn of the loop: a dispatcher that is stuck shows none.
@@ -24,6 +27,15 @@ impl Agent {
         }
     }
 
+    pub(super) fn watch_alarm_files(&mut self) {
+        if let Some(folder) = self.config.service.alarms.clone() {
+            let inbox = self.crew.inbox();
+            self.spawn("alarm-files", Worker::AlarmFiles, move || {
+                alarm_files::run(&folder, &inbox)
+            });
+        }
+    }
+
     pub(super) fn remove_pid_file(&self) {
         if let Some(path) = &self.config.service.pid_file {
             // It may not have been written.
@@ -34,7 +46,13 @@ impl Agent {
     /// Certificates, keys and secrets in files.
     pub(super) fn reload(&mut self) {
         match self.reread.as_ref().map(|reread| reread()) {
-            Some(Ok((config, _))) => self.access.reload(&config),
+            Some(Ok((config, _))) => {
+                self.access.reload(&config);
+                self.own.push_back(Event::KeysReread {
+                    firmware: config.fwup.public_keys,
+                    archive: config.archives.public_keys,
+                });
+            }
             Some(Err(errors)) => log::error!("{errors}; keeping the credentials in use"),
             None => {}
         }

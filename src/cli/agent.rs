@@ -12,8 +12,8 @@ pub(super) const COMMANDS: [Command; 3] = [
         help: "\
 Usage: nerveshub-agent run
 
-Runs until told to stop (SIGTERM). SIGHUP: reads certificates again and
-reconnects; SIGUSR1: logs a status line.
+Runs until told to stop (SIGTERM). SIGHUP: reads certificates, keys and secrets
+in files again and reconnects; SIGUSR1: logs a status line.
 
 Example:
   NERVES_HUB_HOST=hub.example.com NERVES_HUB_PRODUCT_KEY=nhp_… \\
@@ -90,6 +90,8 @@ fn run(call: &mut Call) -> Answer {
             return Answer::silent(exit::CONFIG);
         }
     };
+    #[cfg(feature = "ext-logging")]
+    crate::extensions::logging::own::listen(&config.extensions);
     logging::start(&config.log_filter, config.service.log);
     contain_panics();
     log::info!("{}", version().trim_end());

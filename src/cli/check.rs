@@ -1,11 +1,12 @@
 //! `nerveshub-agent check`: is everything there that the agent needs?
 //!
 //! Owns the list of findings; those about the installer are in `installer`, those about
-//! folders in `folders`. Opens nothing for writing, contacts nobody; runs only what
+//! folders in `folders`, about hooks and what people at the hub have run in `hands`. Opens nothing for writing, contacts nobody; runs only what
 //! the agent itself would run to learn about the device (fwup's version, the identifier
 //! and metadata commands).
 
 mod folders;
+mod hands;
 mod installer;
 
 use std::ffi::{OsStr, OsString};
@@ -74,7 +75,9 @@ fn examine(report: &mut Report, config: &Config, path: &OsStr) {
     installer::examine(report, config, &firmware, path);
     folders::examine(report, config);
     check_control(report, config.control.as_ref());
-    check_reboot(report, &config.reboot_command, path);
+    hands::examine(report, config, path);
+    let reboot = ("reboot", "NERVES_HUB_REBOOT_COMMAND");
+    check_command(report, Level::Error, reboot, &config.reboot_command, path);
 }
 
 fn check_host(report: &mut Report, host: Option<&HubAddress>, connect: bool) {
@@ -259,7 +262,15 @@ fn check_control(report: &mut Report, settings: Option<&ControlSettings>) {
     }
 }
 
-fn check_reboot(report: &mut Report, text: &str, path: &OsStr) {
+/// A command for the shell, of this subject and setting; `level` is for a program that is not
+/// there.
+fn check_command(
+    report: &mut Report,
+    level: Level,
+    (subject, setting): (&'static str, &str),
+    text: &str,
+    path: &OsStr,
+) {
     // Leading VAR=value words and `exec` are the shell's.
     let first = text
         .split_whitespace()
@@ -267,13 +278,14 @@ fn check_reboot(report: &mut Report, text: &str, path: &OsStr) {
         .unwrap_or_default();
     let syntax = |c: char| "\"'`$(){}[];|&<>!\\".contains(c);
     if first.is_empty() || first.contains(syntax) {
-        return report.warn("reboot", format!("cannot tell which program {text:?} runs"));
+        return report.warn(subject, format!("cannot tell which program {text:?} runs"));
     }
     match find_program(Path::new(first), path) {
-        Some(found) => report.ok("reboot", format!("{text:?} runs {}", found.display())),
-        None => report.error(
-            "reboot",
-            format!("there is no program {first}; set NERVES_HUB_REBOOT_COMMAND"),
+        Some(found) => report.ok(subject, format!("{text:?} runs {}", found.display())),
+        None => report.add(
+            level,
+            subject,
+            format!("there is no program {first}; set {setting}"),
         ),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Client, PATIENCE};
-use super::{Answer, Call, Command, say, send_file, status};
+use super::{Answer, Call, Command, apply, health, log, say, send_file, status};
 use crate::exit;
 use crate::wire::control::line;
 use crate::wire::json::json;
@@ -15,7 +15,7 @@ use crate::wire::json::json;
 /// No event may come for long.
 const EVENTS: Duration = Duration::from_secs(3600);
 
-pub(super) const COMMANDS: [Command; 9] = [
+pub(super) const COMMANDS: [Command; 10] = [
     Command {
         name: "status",
         summary: "Show connection, firmware, update and alarms (--json, --watch)",
@@ -91,6 +91,7 @@ Example, before going to sleep:
             _ => call.refuse(),
         },
     },
+    apply::COMMAND,
     send_file::COMMAND,
     Command {
         name: "alarm",
@@ -124,42 +125,8 @@ Example:
 ",
         run: events,
     },
-    Command {
-        name: "health",
-        summary: "Show the health report",
-        help: "\
-Usage: nerveshub-agent health
-
-Shows the report that the hub gets, when the extension health is enabled.
-
-Example:
-  nerveshub-agent health
-",
-        run: |call| match call.options {
-            [] => show(call, "health", line),
-            _ => call.refuse(),
-        },
-    },
-    Command {
-        name: "log",
-        summary: "Send a line to the hub's log",
-        help: "\
-Usage: nerveshub-agent log LEVEL MESSAGE
-
-Sends one line to the hub, when the extension logging is enabled. LEVEL is
-error, warning, notice, info or debug.
-
-Example:
-  nerveshub-agent log warning 'door left open'
-",
-        run: |call| match call.options {
-            [level, message @ ..] if !message.is_empty() => {
-                let params = json!({"level": level, "message": message.join(" ")});
-                done(call, "log", params, "")
-            }
-            _ => call.refuse(),
-        },
-    },
+    health::COMMAND,
+    log::COMMAND,
 ];
 
 fn ask(env: &[(OsString, OsString)], method: &str, params: Value) -> Result<Value, Answer> {

@@ -2,9 +2,12 @@
 //! touches the network.
 
 pub mod agent;
+pub mod apply;
 pub mod check;
 pub mod client;
 pub mod daemon;
+pub mod health;
+pub mod log;
 pub mod send_file;
 pub mod settings;
 pub mod slots;

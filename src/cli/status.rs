@@ -159,8 +159,7 @@ pub(super) fn update(update: &Value, live: bool) -> String {
         (percent("downloaded_percent"), percent("installed_percent"))
     {
         if live {
-            let full = (installed * BAR / 100).min(BAR) as usize;
-            let _ = write!(text, "\n[{:-<1$}]", "#".repeat(full), BAR as usize);
+            let _ = write!(text, "\n{}", bar(installed));
         }
         let _ = write!(text, "\n{downloaded} % downloaded, {installed} % installed");
     }
@@ -168,6 +167,11 @@ pub(super) fn update(update: &Value, live: bool) -> String {
         let _ = write!(text, "\nlast error: {error}");
     }
     text
+}
+
+pub(super) fn bar(percent: u64) -> String {
+    let full = (percent * BAR / 100).min(BAR) as usize;
+    format!("[{:-<1$}]", "#".repeat(full), BAR as usize)
 }
 
 /// The largest unit will do.

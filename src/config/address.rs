@@ -31,6 +31,14 @@ pub fn hub(text: &str, allow_insecure: bool) -> Result<HubAddress, Problem> {
     })
 }
 
+/// `name:port` or `[v6]:port`.
+pub fn host_and_port(text: &str) -> Result<(String, u16), Problem> {
+    let fix = "use name:port or [IPv6]:port";
+    let (host, port) = authority(text, fix)?;
+    let port = port.ok_or_else(|| Problem::new("has no port", fix))?;
+    Ok((host, port))
+}
+
 fn hub_scheme(text: &str) -> Result<(bool, &str), Problem> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok((true, text));
@@ -59,6 +67,12 @@ fn refuse_extras(rest: &str) -> Result<(), Problem> {
         return Ok(());
     };
     Err(Problem::new(what, fix))
+}
+
+/// `host`, `host:port` or `[v6]:port`; a host without brackets and a port.
+pub fn place(text: &str, port: u16) -> Result<(String, u16), Problem> {
+    let (host, given) = authority(text, "use HOST, HOST:PORT or [IPv6]:PORT")?;
+    Ok((host, given.unwrap_or(port)))
 }
 
 /// `host`, `host:port` or `[v6]:port`; the host without brackets.

@@ -28,7 +28,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use extensions::ExtensionSettings;
 pub use hooks::{Hook, HookSettings};
 pub use operator::{IdentifySettings, Led, OperatorSettings, ScriptSettings, UploadSettings};
-pub use parse::{control_socket, parse};
+pub use parse::{control_socket, extension_settings, parse};
 pub use policy::{NoDecision, PolicySettings, UpdatePolicy};
 pub use secret::Secret;
 pub use service::{LogTarget, ServiceSettings};

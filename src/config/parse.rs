@@ -19,8 +19,8 @@ use super::table::setting;
 use super::values::{self, show_duration};
 use super::{
     ArchivePolicy, ArchiveSettings, CacheSettings, Config, ControlSettings, DownloadSettings,
-    HubAddress, LinkSettings, LinkTimeouts, Serializer, Strategy, address, extensions, hooks,
-    operator, policy, service,
+    ExtensionSettings, HubAddress, LinkSettings, LinkTimeouts, Serializer, Strategy, address,
+    extensions, hooks, operator, policy, service,
 };
 
 /// The configuration and warnings worth logging, or every problem found.
@@ -195,6 +195,21 @@ pub fn control_socket(
 ) -> Result<Option<ControlSettings>, ConfigErrors> {
     let mut reader = Reader::new(env.into_iter());
     let settings = control(&mut reader);
+    match reader.errors.is_empty() {
+        true => Ok(settings),
+        false => Err(ConfigErrors(reader.errors)),
+    }
+}
+
+/// Only the extensions' settings, for a health report without an agent.
+///
+/// # Errors
+/// What is wrong with those.
+pub fn extension_settings(
+    env: Vec<(OsString, OsString)>,
+) -> Result<ExtensionSettings, ConfigErrors> {
+    let mut reader = Reader::new(env.into_iter());
+    let settings = extensions::read(&mut reader);
     match reader.errors.is_empty() {
         true => Ok(settings),
         false => Err(ConfigErrors(reader.errors)),

@@ -1,4 +1,5 @@
-//! What the agent's supervisor wants: a pid file, a log, signs of life.
+//! What the agent's supervisor and scripts around it want: a pid file, a log, signs of life,
+//! alarms in files.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use super::table::setting;
 #[derive(Clone, Debug, Default)]
 pub struct ServiceSettings {
     pub pid_file: Option<PathBuf>,
+    /// Files there are alarms.
+    pub alarms: Option<PathBuf>,
     pub log: LogTarget,
     /// `NOTIFY_SOCKET`: states are told there.
     pub notify: Option<OsString>,
@@ -37,6 +40,7 @@ pub(super) fn read(r: &mut Reader) -> ServiceSettings {
     let micros = text(r.foreign("WATCHDOG_USEC")).and_then(|text| text.trim().parse().ok());
     ServiceSettings {
         pid_file: r.path(setting!("NERVES_HUB_PID_FILE")),
+        alarms: r.path(setting!("NERVES_HUB_ALARM_DIR")),
         log: match r.choice(setting!("NERVES_HUB_LOG_TARGET")) {
             "syslog" => LogTarget::Syslog,
             "kmsg" => LogTarget::Kmsg,

@@ -382,6 +382,38 @@ settings! {
             "Folder of the integrator's own extensions: each executable in it is one, see etc/doc/extensions.md.";
         NERVES_HUB_EXTENSION_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "30s",
             "How long an extension may work upon one thing it was told before it counts as hanging and is detached.";
+        NERVES_HUB_HEALTH_METRICS Plain List("cpu|memory|disk|network"), "cpu,memory,disk",
+            "Sets of metrics in the health report, in this order (etc/doc/health.md). none: only the integrator's own.";
+        NERVES_HUB_HEALTH_DISKS Plain List("PATH"), "/",
+            "Where the file systems are whose use is reported: the first under the plain names, each other with its path behind them.";
+        NERVES_HUB_HEALTH_DISK_ALARM Plain Integer(0, 100), "90",
+            "Per cent at which one of them raises the alarm DiskAlmostFull; cleared 2 below. 0: never.";
+        NERVES_HUB_HEALTH_DISK_IGNORE Plain List("PATH|read-only"), "read-only",
+            "Those that raise no alarm; read-only: all that cannot be written to. none: each may.";
+        NERVES_HUB_HEALTH_THERMAL_ZONE Plain Text("ZONE"), "",
+            "Name or type of the thermal zone whose temperature is reported, such as thermal_zone0 or cpu-thermal. Else the hottest.";
+        NERVES_HUB_HEALTH_DIR Plain Path, "",
+            "Folder in which the device's other programs leave metrics, metadata, checks and alarms as NAME.env files; executables in it are run for theirs at each report. Must belong to root or the agent's user, and not be writable by everybody.";
+        NERVES_HUB_HEALTH_PROBE Plain Text("HOST:PORT"), "",
+            "An interface counts as connected to the internet when a TCP connection to this succeeds over it. Else when it has a default route.";
+        NERVES_HUB_GEO Plain Text("geoip|fixed:LAT,LON[,ACC]|command:COMMAND|gpsd:HOST[:PORT]"), "geoip",
+            "geo: where the device is. geoip: where NERVES_HUB_GEO_URL says its internet address is; fixed: degrees and metres; command: prints {latitude, longitude, accuracy?, source?} as JSON; gpsd: its next fix.";
+        NERVES_HUB_GEO_URL Plain Text("URL"), "https://whenwhere.nerves-project.org/",
+            "geo: the geoip service, which speaks whenwhere's protocol (etc/doc/geo.md).";
+        NERVES_HUB_GEO_CACHE Plain Kind::Duration(ms(0), s(30 * 86_400)), "24h",
+            "geo: how long its answer is good for. 0: it is asked each time the hub asks.";
+        NERVES_HUB_NETWORK_IDENTITY Plain Text("PROVIDER,…"), "",
+            "network_identity: what is asked for the device's identities: tailscale, netbird, wireguard:INTERFACE, iroh:COMMAND, command:COMMAND (etc/doc/network-identity.md). Without any there are those set at the control socket.";
+        NERVES_HUB_NETWORK_IDENTITY_INTERVAL Plain Kind::Duration(ms(0), DAY), "5m",
+            "network_identity: between looks at what has changed; only that is sent. 0: none but when the hub asks.";
+        NERVES_HUB_LOGGING_SOURCES Plain List("SOURCE"), "agent",
+            "Where the log lines come from that the extension logging sends: agent, syslog, kmsg, journald, and, as the last, command:CMD (etc/doc/logging.md).";
+        NERVES_HUB_LOGGING_LEVEL Plain Text("LEVEL"), "info",
+            "The least severe lines that are sent: error, warning, notice, info or debug.";
+        NERVES_HUB_LOGGING_SYSLOG_FILE Plain Path, "/var/log/messages",
+            "File that the source syslog follows.";
+        NERVES_HUB_LOGGING_BUFFER Plain Integer(1, 100_000), "1000",
+            "Lines held while they cannot be sent, of 256 KiB at most. Then the oldest give way, and a line says how many.";
     }
     "Operator" {
         NERVES_HUB_SCRIPTS Plain Boolean, "1",
@@ -416,6 +448,8 @@ settings! {
             "Permissions of the control socket: who may write to it may do everything it offers.";
         NERVES_HUB_CONTROL_GROUP Plain Text("GROUP"), "",
             "Group of the control socket, by name or number. Else the agent's.";
+        NERVES_HUB_ALARM_DIR Plain Path, "",
+            "Folder in which each file is an alarm: its name, and its first line as the description. Watched while the agent runs. Made when it is missing.";
         NERVES_HUB_PID_FILE Plain Path, "",
             "File that the agent writes its process id to, and removes when it leaves.";
         NERVES_HUB_LOG_TARGET Plain Choice(&["stderr", "syslog", "kmsg"]), "stderr",

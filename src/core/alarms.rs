@@ -196,6 +196,16 @@ impl Core {
         Ok(())
     }
 
+    pub(super) fn on_alarm_file(&mut self, name: String, description: Option<String>) {
+        let taken = match description {
+            Some(description) => self.set_alarm(name.clone(), description),
+            None => self.clear_alarm(&name).map(|_| ()),
+        };
+        if let Err(fault) = taken {
+            log::warn!("the file {name:?} is no alarm: {}", fault.message);
+        }
+    }
+
     /// Whether it was set.
     pub(super) fn clear_alarm(&mut self, name: &str) -> Result<bool, Fault> {
         check_name(name)?;

@@ -17,6 +17,7 @@ use super::Core;
 use super::effect::Effect;
 use super::event::{ClientId, ControlEvent, QuestionId};
 use super::link;
+use super::update::Local;
 use crate::wire::control::{Code, Fault, Method, Outgoing, Request};
 use crate::wire::json::json;
 use crate::wire::occurrence::{Kinds, Occurrence};
@@ -67,6 +68,14 @@ impl Core {
             Method::Validate => return self.on_validate_asked(client, id),
             Method::SendFile { path, progress } => {
                 return self.on_send_file_asked(client, id, path, progress);
+            }
+            Method::Apply {
+                path,
+                force,
+                progress,
+            } => {
+                let local = Local::new(client, id, path, force, progress);
+                return self.on_apply_asked(local);
             }
             Method::Status => Ok(self.report()),
             Method::Connected => Ok(self.connections()),

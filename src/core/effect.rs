@@ -40,6 +40,11 @@ pub enum Effect {
     CancelInstall(JobId),
     /// Another URL of the same file, for a download that waits for it.
     RenewUrl(JobId, Secret),
+    /// What does this file say of itself, and is it signed with one of these keys?
+    ReadFirmware {
+        path: PathBuf,
+        public_keys: Vec<String>,
+    },
     StartArchive(JobId, Box<ArchiveOrder>),
     /// What it has of the file stays.
     CancelArchive(JobId),
@@ -168,6 +173,8 @@ pub struct HookOrder {
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstallOrder {
     pub offer: Offer,
+    /// Where it is already, and belongs to somebody else; `None`: to be downloaded.
+    pub file: Option<PathBuf>,
     /// Never `None` for fwup.
     pub devpath: Option<PathBuf>,
     pub public_keys: Vec<String>,

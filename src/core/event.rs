@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::wire::control::Request;
-use crate::wire::{FilePush, Inbound};
+use crate::wire::{FilePush, Inbound, Offer};
 
 /// One connection attempt and the connection it may become. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub enum Event {
     ValidMarked(Result<(), String>),
     TrialRebootCounted(Counted),
     Install(JobId, InstallEvent),
+    /// What a firmware file on this device says of itself; `Err` names what is wrong.
+    FirmwareRead(Result<Box<Offer>, String>),
     /// The only event of an archive's job, and its last.
     ArchiveEnded(JobId, ArchiveEnd),
     /// Keys from the hub were written down; `Err` names what went wrong.
@@ -75,6 +77,16 @@ pub enum Event {
     Control(ClientId, ControlEvent),
     SendFile(SendId, SendEvent),
     Extension(ExtensionId, ExtensionEvent),
+    /// A file in the folder of alarms is new or says something else; `None`: it is gone.
+    AlarmFile {
+        name: String,
+        description: Option<String>,
+    },
+    /// Files that settings name were read again: public keys for firmware and for archives.
+    KeysReread {
+        firmware: Vec<String>,
+        archive: Vec<String>,
+    },
     /// The device's clock, which was before the agent was built, shows a later time.
     ClockSet,
     WorkerExited(Worker, Result<(), String>),
@@ -307,6 +319,7 @@ pub enum Worker {
     Identify,
     Signals,
     Control,
+    AlarmFiles,
     Hook(RunId),
     SendFile(SendId),
     Extension(ExtensionId),
@@ -328,6 +341,7 @@ pub enum Errand {
     ForceReboot,
     Keys,
     Window,
+    FirmwareFile,
 }
 
 impl Errand {
@@ -345,6 +359,7 @@ impl Errand {
             Self::ForceReboot => "force-reboot",
             Self::Keys => "keys",
             Self::Window => "window",
+            Self::FirmwareFile => "fw-file",
         }
     }
 }

@@ -101,7 +101,7 @@ impl Extensions {
         }
     }
 
-    /// The version to speak; the newest, where the hub does not say what it takes.
+    /// The version to speak.
     fn version(&self, index: usize) -> Option<&str> {
         agreed(&self.all[index].offered, self.advertised.as_ref())
     }

@@ -108,6 +108,22 @@ impl Core {
         self.keep_keys();
     }
 
+    /// The integrator's, from files that may have changed.
+    pub(super) fn on_keys_reread(&mut self, firmware: Vec<String>, archive: Vec<String>) {
+        let setup = &self.setup;
+        if setup.public_keys == firmware && setup.archive_keys == archive {
+            return;
+        }
+        log::info!(
+            "public keys read again: {} for firmware, {} for archives",
+            firmware.len(),
+            archive.len()
+        );
+        let before = self.archive_keys();
+        (self.setup.public_keys, self.setup.archive_keys) = (firmware, archive);
+        self.reconsider_archives(&before);
+    }
+
     /// One write at a time; what changes meanwhile is written after it.
     fn keep_keys(&mut self) {
         let ring = &mut self.ring;

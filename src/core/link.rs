@@ -17,6 +17,9 @@ const MAX_REDIRECTS: u8 = 2;
 /// While a file or a paste comes in, the answer to a heartbeat stands behind all of it: so
 /// many times it is waited for once more.
 const BEHIND_OTHERS: u8 = 2;
+/// The hub hears a goodbye before it sees the next connection, which it would take for a twin;
+/// a socket thread that has not ended by then does not hold it up.
+const PARTING: Duration = Duration::from_secs(1);
 /// Pause between attempts while the network has never been seen.
 const NETWORK_PROBE_PAUSE: Duration = Duration::from_secs(3);
 
@@ -32,6 +35,8 @@ pub struct Link {
     left_tls: bool,
     network_seen: bool,
     clock: Option<ServerClock>,
+    /// Its end is waited for with the next attempt.
+    parting: Option<ConnId>,
     pub(super) last_error: Option<String>,
 }
 
@@ -67,6 +72,7 @@ impl Link {
             left_tls: false,
             network_seen: !setup.link.wait_for_network,
             clock: None,
+            parting: None,
             last_error: None,
         }
     }
@@ -104,6 +110,7 @@ impl Core {
             return;
         };
         self.timers.cancel(Timer::Reconnect);
+        self.link.parting = None;
         self.link.last_conn += 1;
         let conn = ConnId(self.link.last_conn);
         let configured = self.setup.endpoint.as_ref().is_some_and(|hub| hub.secure);
@@ -301,21 +308,31 @@ impl Core {
 
     pub(super) fn on_reload(&mut self) {
         log::info!("SIGHUP: reading credentials again and reconnecting");
-        self.disconnect();
         self.effect(Effect::ReloadCredentials);
-        self.connect_anew();
+        self.reconnect_now();
     }
 
-    /// Drops the connection, if there is one, and makes another at once.
+    /// Takes leave of the hub, if it is connected, and connects anew without a delay.
     pub(super) fn reconnect_now(&mut self) {
+        let open = self.link.session().map(|session| session.conn);
+        let parting = open.or(self.link.parting);
         self.disconnect();
-        self.connect_anew();
-    }
-
-    fn connect_anew(&mut self) {
         self.link.backoff.reset();
         self.forget_redirects();
-        self.connect();
+        match parting {
+            Some(conn) => {
+                self.link.parting = Some(conn);
+                self.set_timer(Timer::Reconnect, PARTING);
+            }
+            None => self.connect(),
+        }
+    }
+
+    /// The socket's thread has ended, however it did.
+    pub(super) fn on_socket_gone(&mut self, conn: ConnId) {
+        if self.link.parting == Some(conn) {
+            self.connect();
+        }
     }
 
     pub(super) fn on_heartbeat_due(&mut self, conn: ConnId) {

@@ -208,6 +208,7 @@ impl Core {
             Event::ValidMarked(result) => self.on_valid_marked(result),
             Event::TrialRebootCounted(counted) => self.on_trial_reboot_counted(counted),
             Event::Install(job, event) => self.on_install(job, event),
+            Event::FirmwareRead(read) => self.on_firmware_read(read),
             Event::ArchiveEnded(job, end) => self.on_archive_ended(job, end),
             Event::KeysKept(result) => self.on_keys_kept(result),
             Event::Shell(id, event) => self.on_shell_event(id, event),
@@ -221,6 +222,8 @@ impl Core {
             Event::Control(client, event) => self.on_control(client, event),
             Event::SendFile(id, event) => self.on_send_event(id, event),
             Event::Extension(id, event) => self.on_extension(id, event),
+            Event::AlarmFile { name, description } => self.on_alarm_file(name, description),
+            Event::KeysReread { firmware, archive } => self.on_keys_reread(firmware, archive),
             Event::ClockSet => self.on_clock_set(),
             Event::WorkerExited(worker, result) => self.on_worker_exited(worker, result),
         }
@@ -332,6 +335,9 @@ impl Core {
         if let Err(reason) = &result {
             log::error!("worker {worker:?} ended: {reason}");
         }
+        if let Worker::Socket(conn) = worker {
+            self.on_socket_gone(conn);
+        }
         match (worker, result) {
             (Worker::Socket(conn), Err(reason)) => self.on_closed(conn, &reason),
             (Worker::Heartbeat, Err(_)) => self.restart_heartbeat(),
@@ -353,7 +359,7 @@ impl Core {
             (Worker::Errand(errand), Err(reason)) => self.on_errand_failed(errand, reason),
             (Worker::Control, _) => self.on_control_lost(),
             (Worker::Extension(id), result) => self.on_extension_ended(id, result),
-            (Worker::Signals, Err(_)) | (_, Ok(())) => {}
+            (Worker::Signals | Worker::AlarmFiles, Err(_)) | (_, Ok(())) => {}
         }
     }
 
@@ -368,6 +374,7 @@ impl Core {
             Errand::ForceReboot => self.on_reboot_failed(&reason),
             Errand::Reboot => self.on_reboot_command_ended(Err(reason)),
             Errand::Keys => self.on_keys_kept(Err(reason)),
+            Errand::FirmwareFile => self.on_firmware_read(Err(reason)),
             Errand::Window => self.on_window_found(Opening::Never),
             // The hub learns the interface with the next connection.
             // A count left over is dropped at the next start.

@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// What no one needs to be asked about.
-    fn objection(&self, offer: &Offer) -> Option<String> {
+    pub(super) fn objection(&self, offer: &Offer) -> Option<String> {
         let policy = &self.setup.policy;
         let is_same = self.setup.firmware_uuid.as_deref() == Some(&offer.uuid);
         if is_same && !policy.same_firmware {

@@ -98,7 +98,8 @@ impl Core {
             SendEvent::Frame(frame) => self.push_frame(frame),
             SendEvent::Progress { sent, size } if transfer.wants_progress => {
                 let (client, id) = (transfer.client, transfer.request.clone());
-                self.tell(client, Outgoing::Progress { id, sent, size });
+                let progress = json!({ "sent": sent, "size": size });
+                self.tell(client, Outgoing::Progress { id, progress });
             }
             SendEvent::Progress { .. } => {}
             SendEvent::Ended(result) => self.on_file_ended(result),

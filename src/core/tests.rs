@@ -97,7 +97,7 @@ pub(super) fn setup() -> Setup {
     }
 }
 
-fn offer(uuid: &str) -> Box<Offer> {
+pub(super) fn offer(uuid: &str) -> Box<Offer> {
     Box::new(Offer {
         uuid: uuid.into(),
         version: "2.0.0".into(),

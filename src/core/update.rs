@@ -5,6 +5,7 @@
 //! owed to the hub until something sent after it was answered, and the firmware's uuid
 //! stands in every join until then; a reboot follows success and only that.
 
+mod local;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use super::renewal::Renewal;
 use super::timers::Timer;
 use crate::wire::occurrence::Occurrence;
 use crate::wire::{DevicePush, Offer, Stage};
+pub(super) use local::Local;
 pub(super) use report::Report;
 
 /// At most one progress report in this time.
@@ -26,6 +28,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 pub struct Update {
     pub(super) phase: Phase,
     pub(super) hold: Option<Hold>,
+    /// A file of this device that is being looked at.
+    opening: Option<Box<Local>>,
     last_job: u64,
     pub(super) last_error: Option<String>,
 }
@@ -61,6 +65,8 @@ pub(super) struct Installing {
     pub(super) renewal: Renewal,
     /// Offered instead while this one could not go on; taken up after it.
     pub(super) instead: Option<Box<Offer>>,
+    /// It is a file of this device, and not the hub's business.
+    local: Option<Box<Local>>,
 }
 
 impl Update {
@@ -69,7 +75,10 @@ impl Update {
         match &self.phase {
             // Only a join that names none makes the hub offer anew.
             Phase::Installing(install) if install.renewal.is_wanted() => None,
-            Phase::Installing(install) => Some(&install.offer.uuid),
+            Phase::Installing(install) => match &install.local {
+                Some(local) => local.owed(),
+                None => Some(&install.offer.uuid),
+            },
             Phase::Reporting(report) => Some(&report.uuid),
             Phase::Asking(asking) => Some(&asking.offer.uuid),
             Phase::AwaitingKeys(offer) => Some(&offer.uuid),
@@ -132,6 +141,9 @@ impl Core {
             Phase::Installing(install) if install.renewal.is_awaited() => {
                 self.on_fresh_offer(offer);
             }
+            Phase::Installing(Installing {
+                local: Some(local), ..
+            }) => local.keep_waiting(offer),
             Phase::Reporting(report) if report.failure.is_some() => {
                 log::info!(
                     "firmware {} waits for the last outcome's report",
@@ -173,25 +185,39 @@ impl Core {
     }
 
     fn install(&mut self, offer: Box<Offer>) {
-        if let Some(reason) = self.setup.stale_slot.clone() {
-            return self.settle(offer.uuid, Some(reason));
+        match self.obstacle() {
+            Some(reason) => self.settle(offer.uuid, Some(reason)),
+            None => self.start_install(offer, None),
         }
-        let public_keys = self.public_keys();
-        if public_keys.is_empty() && !self.setup.installer_verifies {
-            return self.settle(offer.uuid, Some("no public keys available".to_owned()));
+    }
+
+    /// Why no firmware at all can be installed.
+    fn obstacle(&self) -> Option<String> {
+        if let Some(reason) = &self.setup.stale_slot {
+            return Some(reason.clone());
         }
-        let devpath = self.setup.devpath.clone();
-        if devpath.is_none() && !self.setup.installer_verifies {
-            let reason = "no device to write to: set NERVES_HUB_FWUP_DEVPATH or nerves_fw_devpath";
-            return self.settle(offer.uuid, Some(reason.to_owned()));
+        if self.setup.installer_verifies {
+            return None;
         }
+        if self.public_keys().is_empty() {
+            return Some("no public keys available".to_owned());
+        }
+        let reason = "no device to write to: set NERVES_HUB_FWUP_DEVPATH or nerves_fw_devpath";
+        self.setup.devpath.is_none().then(|| reason.to_owned())
+    }
+
+    fn start_install(&mut self, offer: Box<Offer>, local: Option<Box<Local>>) {
         self.update.last_job += 1;
         let job = JobId(self.update.last_job);
-        let interface = self.session_interface();
+        let interface = match &local {
+            Some(_) => None,
+            None => self.session_interface(),
+        };
         let order = InstallOrder {
             offer: (*offer).clone(),
-            devpath,
-            public_keys,
+            file: local.as_ref().map(|local| local.path.clone()),
+            devpath: self.setup.devpath.clone(),
+            public_keys: self.public_keys(),
             identifier: self.setup.identifier.clone(),
         };
         self.effect(Effect::StartInstall(job, Box::new(order)));
@@ -203,12 +229,13 @@ impl Core {
             job,
             offer,
             percent: 0,
-            downloaded: 0,
+            downloaded: if local.is_some() { 100 } else { 0 },
             sent: None,
-            all_handed_over: false,
+            all_handed_over: local.is_some(),
             cause: None,
             renewal: Renewal::default(),
             instead: None,
+            local,
         });
     }
 
@@ -282,6 +309,7 @@ impl Core {
             stage,
             percent: value,
         });
+        self.tell_progress(value);
         let Phase::Installing(install) = &self.update.phase else {
             return;
         };
@@ -326,6 +354,9 @@ impl Core {
         self.timers.cancel(Timer::FreshOffer);
         // A download that still waits for something ends, too.
         self.effect(Effect::CancelInstall(install.job));
+        if let Some(local) = install.local {
+            return self.settle_local(*local, *install.offer, failure);
+        }
         if let Some(offer) = install.instead {
             // Not a failure: the hub wants another firmware now.
             return self.on_offer(offer);

@@ -1,9 +1,8 @@
 //! Does what no extension should, when the hub tells it to; for tests, and in debug builds
 //! only. Also the smallest example of an extension.
 
+use crate::wire::json::json;
 use std::sync::Arc;
-
-use serde_json::json;
 
 use super::{Extension, Kind, Life, Link, Site, Word};
 

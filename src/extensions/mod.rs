@@ -2,18 +2,32 @@
 //!
 //! Each extension is a thread of its own that talks to the core through a [`Link`] only:
 //! one that panics, hangs or floods is detached, and nobody else notices. A built-in one is
-//! a file in this folder and a line in [`BUILT_IN`]; the integrator's own are `program`s. Extensions must not know each other, the hub's connection or the core.
+//! a file in this folder and a line in [`BUILT_IN`]; the integrator's own are
+//! `program`s. Extensions must not know each other, the hub's connection or the core.
 
+#[cfg(feature = "ext-geo")]
+pub mod geo;
+#[cfg(feature = "ext-health")]
+pub mod health;
 pub mod link;
+#[cfg(feature = "ext-logging")]
+pub mod logging;
 #[cfg(debug_assertions)]
 mod mischief;
+#[cfg(feature = "ext-network-identity")]
+pub mod network_identity;
 #[cfg(feature = "ext-custom")]
 pub mod program;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value};
 
 use crate::config::ExtensionSettings;
+use crate::system::dial::Dialer;
 pub use link::{Alarms, Link, Nudger, Speaker, Word};
 
 /// What an extension does, on a thread of its own.
@@ -46,15 +60,30 @@ pub struct Kind {
 }
 
 /// Where extensions run.
+#[derive(Default)]
 pub struct Site {
     pub settings: ExtensionSettings,
     pub identifier: String,
     /// The agent's own folder.
     pub data_path: PathBuf,
+    /// What clients of the control socket gave an extension, by its name: outlives a detach.
+    pub kept: Mutex<Map<String, Value>>,
+    /// How other machines are reached, as downloads are. `None`: they are not.
+    pub dialer: Option<Arc<Dialer>>,
+    /// As for firmware: plain `http://` to other machines is allowed.
+    pub allow_insecure: bool,
 }
 
 /// Those that are part of the agent, in the order in which they are offered.
 pub static BUILT_IN: &[Kind] = &[
+    #[cfg(feature = "ext-health")]
+    health::KIND,
+    #[cfg(feature = "ext-geo")]
+    geo::KIND,
+    #[cfg(feature = "ext-network-identity")]
+    network_identity::KIND,
+    #[cfg(feature = "ext-logging")]
+    logging::KIND,
     #[cfg(debug_assertions)]
     mischief::KIND,
 ];

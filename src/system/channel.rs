@@ -120,6 +120,11 @@ impl<T: 'static> Receiver<T> {
         self.parcels.recv_deadline(deadline).map(unpack)
     }
 
+    /// What is there now.
+    pub fn try_iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.try_recv().ok())
+    }
+
     /// How many messages wait to be taken.
     pub fn waiting(&self) -> usize {
         self.parcels.len()

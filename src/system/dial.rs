@@ -64,7 +64,7 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Connects; `connect_limit` shortens the TCP deadline.
+    /// Connects; `connect_limit` shortens the TCP deadline, `ends` that of every step.
     ///
     /// # Errors
     /// The first step that failed or ran out of time.
@@ -74,32 +74,47 @@ impl Dialer {
         port: u16,
         secure: bool,
         connect_limit: Option<Duration>,
+        ends: Option<Instant>,
         waker: &Waker,
     ) -> Result<Stream, DialError> {
+        let within = |limit: Duration| {
+            ends.map_or(limit, |ends| {
+                limit.min(ends.saturating_duration_since(Instant::now()))
+            })
+        };
         let proxy = self
             .proxy
             .as_ref()
             .filter(|proxy| !proxy.bypassed_for(host));
         let (first_host, first_port) =
             proxy.map_or((host, port), |proxy| (&proxy.host, proxy.port));
-        let addresses = resolve(first_host, first_port, self.timeouts.dns)?;
+        let addresses = resolve(first_host, first_port, within(self.timeouts.dns))?;
         let limit = connect_limit.map_or(self.timeouts.connect, |limit| {
             limit.min(self.timeouts.connect)
         });
-        let tcp = connect_any(&addresses, first_host, limit)?;
+        let tcp = connect_any(&addresses, first_host, within(limit))?;
         tune(&tcp).map_err(|error| DialError::network(format!("{first_host}: {error}")))?;
         let mut stream = Stream::Plain(tcp);
         if let Some(proxy) = proxy {
-            let deadline = Instant::now() + self.timeouts.upgrade;
+            let deadline = Instant::now() + within(self.timeouts.upgrade);
             tunnel(&mut stream, proxy, host, port, deadline, waker)?;
         }
         match stream {
-            Stream::Plain(tcp) if secure => self.secure(tcp, host, waker),
+            Stream::Plain(tcp) if secure => {
+                let deadline = Instant::now() + within(self.timeouts.tls);
+                self.secure(tcp, host, deadline, waker)
+            }
             stream => Ok(stream),
         }
     }
 
-    fn secure(&self, tcp: TcpStream, host: &str, waker: &Waker) -> Result<Stream, DialError> {
+    fn secure(
+        &self,
+        tcp: TcpStream,
+        host: &str,
+        deadline: Instant,
+        waker: &Waker,
+    ) -> Result<Stream, DialError> {
         let name = self.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(name.to_owned()).map_err(|_| {
             DialError::protocol(format!("TLS: {name:?} is no name a certificate can have"))
@@ -107,7 +122,6 @@ impl Dialer {
         let connection = ClientConnection::new(self.tls.clone(), name)
             .map_err(|error| DialError::protocol(tls::explain(&error)))?;
         let mut stream = Stream::Tls(Box::new(StreamOwned::new(connection, tcp)));
-        let deadline = Instant::now() + self.timeouts.tls;
         handshake(&mut stream, deadline, waker).map_err(|error| {
             let cause = error
                 .get_ref()
@@ -150,7 +164,10 @@ fn handshake(stream: &mut Stream, deadline: Instant, waker: &Waker) -> io::Resul
 }
 
 /// Looks a name up on a thread of its own: the system resolver cannot be interrupted.
-fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
+///
+/// # Errors
+/// It has no address, or none was found in time.
+pub fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
@@ -180,7 +197,10 @@ fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Di
 }
 
 /// Tries the addresses in turn; each gets an equal share of what is left.
-fn connect_any(
+///
+/// # Errors
+/// That of the last one.
+pub fn connect_any(
     addresses: &[SocketAddr],
     host: &str,
     limit: Duration,

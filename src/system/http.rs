@@ -107,6 +107,23 @@ pub fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }
 
+/// An error in words. ureq names the URL in some; its query must not get into a log.
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::BadUri(_) => "the URL is not usable".to_owned(),
+        Error::TooManyRedirects => "too many redirects".to_owned(),
+        Error::RedirectFailed => "redirect without a usable location".to_owned(),
+        Error::Io(error) => error.to_string(),
+        // Some quote what the server sent, such as a location.
+        Error::Protocol(error) => {
+            let text = error.to_string();
+            let cause = text.split(": ").next().unwrap_or_default();
+            format!("not proper HTTP: {cause}")
+        }
+        other => other.to_string(),
+    }
+}
+
 #[derive(Debug)]
 struct Dial {
     dialer: Arc<Dialer>,
@@ -133,8 +150,8 @@ impl Connector<()> for Dial {
                 text,
             )));
         }
-        let left = self.limits.ends.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let ends = self.limits.ends;
+        if Instant::now() >= ends {
             return Err(Error::Io(io::ErrorKind::TimedOut.into()));
         }
         let port = details
@@ -143,7 +160,7 @@ impl Connector<()> for Dial {
             .unwrap_or(if secure { 443 } else { 80 });
         let stream = self
             .dialer
-            .dial(host, port, secure, Some(left), &self.cancel.waker)
+            .dial(host, port, secure, None, Some(ends), &self.cancel.waker)
             .map_err(|error| Error::Io(io::Error::other(error.text)))?;
         let buffers = LazyBuffers::new(INPUT_BUFFER, OUTPUT_BUFFER);
         Ok(Some(Wire {

@@ -1,4 +1,4 @@
-//! Which network interface holds an address.
+//! Which network interface holds which address.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,16 @@ use nix::ifaddrs::getifaddrs;
 
 /// The interface's name, `None` when no interface has the address.
 pub fn holding(address: IpAddr) -> Option<String> {
-    let interfaces = getifaddrs().ok()?;
-    for interface in interfaces {
+    let mut found = addresses().into_iter();
+    found
+        .find(|(_, ip)| *ip == address)
+        .map(|(interface, _)| interface)
+}
+
+/// All interfaces' addresses, each with the interface's name.
+pub fn addresses() -> Vec<(String, IpAddr)> {
+    let mut found = Vec::new();
+    for interface in getifaddrs().into_iter().flatten() {
         let Some(storage) = interface.address else {
             continue;
         };
@@ -15,11 +23,11 @@ pub fn holding(address: IpAddr) -> Option<String> {
             .as_sockaddr_in()
             .map(|v4| IpAddr::V4(v4.ip()))
             .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
-        if ip == Some(address) {
-            return Some(interface.interface_name);
+        if let Some(ip) = ip {
+            found.push((interface.interface_name, ip));
         }
     }
-    None
+    found
 }
 
 #[cfg(test)]

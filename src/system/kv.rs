@@ -110,7 +110,8 @@ fn pem(text: &str) -> String {
     }
 }
 
-fn unquoted(value: &str) -> &str {
+/// Without one pair of quotes around it.
+pub fn unquoted(value: &str) -> &str {
     let inside = |quote| {
         value
             .strip_prefix(quote)

@@ -7,6 +7,7 @@ pub mod command;
 pub mod configure;
 pub mod dial;
 pub mod durable;
+pub mod firmware_file;
 pub mod footprint;
 pub mod hook;
 pub mod http;

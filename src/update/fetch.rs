@@ -231,11 +231,11 @@ impl<'a> Fetcher<'a> {
         match error {
             ureq::Error::TooManyRedirects
             | ureq::Error::BadUri(_)
-            | ureq::Error::RedirectFailed => failed(without_url(&error)),
+            | ureq::Error::RedirectFailed => failed(http::explain(&error)),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 failed(error)
             }
-            error => again(without_url(&error)),
+            error => again(http::explain(&error)),
         }
     }
 }
@@ -325,23 +325,6 @@ fn remember(known: &mut Known, offset: u64, head: &Head) -> bool {
         };
     }
     offset == 0
-}
-
-/// ureq names the URL in some errors; its query must not get into a log.
-fn without_url(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::BadUri(_) => "the URL is not usable".to_owned(),
-        ureq::Error::TooManyRedirects => "too many redirects".to_owned(),
-        ureq::Error::RedirectFailed => "redirect without a usable location".to_owned(),
-        ureq::Error::Io(error) => error.to_string(),
-        // Some quote what the server sent, such as a location.
-        ureq::Error::Protocol(error) => {
-            let text = error.to_string();
-            let cause = text.split(": ").next().unwrap_or_default();
-            format!("not proper HTTP: {cause}")
-        }
-        other => other.to_string(),
-    }
 }
 
 fn read_head<B>(response: &ureq::http::Response<B>) -> Head {

@@ -64,6 +64,14 @@ pub enum Method {
         progress: bool,
     },
     CancelFile,
+    /// Install the firmware in this file.
+    Apply {
+        path: PathBuf,
+        /// Whatever the rules say of its uuid and version.
+        force: bool,
+        /// Tell how far it is.
+        progress: bool,
+    },
     /// The business of an extension, which looks at the parameters itself.
     Extension {
         name: &'static str,
@@ -107,11 +115,10 @@ pub enum Outgoing {
         id: Value,
         fault: Fault,
     },
-    /// How far that request is: bytes so far, and all.
+    /// How far that request is.
     Progress {
         id: Value,
-        sent: u64,
-        size: u64,
+        progress: Value,
     },
     Event(Occurrence),
     Question(u64, Question),
@@ -189,10 +196,7 @@ impl Outgoing {
                 let error = json!({"code": fault.code.name(), "message": fault.message});
                 json!({ "id": id, "error": error })
             }
-            Self::Progress { id, sent, size } => {
-                let progress = json!({"sent": sent, "size": size});
-                json!({ "id": id, "progress": progress })
-            }
+            Self::Progress { id, progress } => json!({ "id": id, "progress": progress }),
             Self::Event(occurrence) => {
                 let mut event = occurrence.fields();
                 event["event"] = json!(occurrence.name());
@@ -272,9 +276,14 @@ fn method(message: &Map<String, Value>) -> Result<Method, Fault> {
         "decide" => Method::Decide,
         "send-file" => Method::SendFile {
             path: params.path("path")?,
-            progress: params.0.get("progress") == Some(&Value::Bool(true)),
+            progress: params.flag("progress"),
         },
         "cancel-file" => Method::CancelFile,
+        "apply" => Method::Apply {
+            path: params.path("path")?,
+            force: params.flag("force"),
+            progress: params.flag("progress"),
+        },
         "health" => params.for_extension("health", "report"),
         "health-send" => params.for_extension("health", "send"),
         "metrics" => params.for_extension("health", "set"),
@@ -350,6 +359,10 @@ impl Params<'_> {
             true => Ok(path),
             false => Err(bad_params(format!("{name:?} does not begin with a /"))),
         }
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.0.get(name) == Some(&Value::Bool(true))
     }
 
     fn optional_text(&self, name: &str) -> Result<Option<String>, Fault> {

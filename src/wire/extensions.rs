@@ -173,15 +173,18 @@ impl ExtensionPush {
     }
 }
 
-/// The newest version that the hub takes too.
+/// The newest version that the hub takes, too. One that does not say what it takes is older
+/// than newer versions: it is offered the oldest.
 pub fn agreed<'a>(offered: &'a Offered, advertised: Option<&Advertised>) -> Option<&'a str> {
-    let takes = |version: &&String| {
-        advertised.is_none_or(|hub| {
-            let listed = hub.get(&offered.name);
-            listed.is_some_and(|versions| versions.contains(version))
-        })
+    let mut versions = offered.versions.iter();
+    let version = match advertised {
+        None => versions.next_back(),
+        Some(hub) => {
+            let listed = hub.get(&offered.name)?;
+            versions.find(|version| listed.contains(version))
+        }
     };
-    offered.versions.iter().find(takes).map(String::as_str)
+    version.map(String::as_str)
 }
 
 #[cfg(test)]
@@ -196,7 +199,7 @@ mod tests {
             name: LOCAL_SHELL.to_owned(),
             versions: vec!["0.1.0".to_owned(), "0.0.1".to_owned()],
         };
-        assert_eq!(agreed(&shell, None), Some("0.1.0"));
+        assert_eq!(agreed(&shell, None), Some("0.0.1"));
         assert_eq!(advertised(&json!({})), None);
         for (listed, expected) in [
             (

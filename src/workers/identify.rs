@@ -16,7 +16,7 @@ use crate::system::hook::{self, Call};
 use crate::system::http::Cancel;
 
 /// Where the kernel has its LEDs.
-const LEDS: &str = "/sys/class/leds";
+pub const LEDS: &str = "/sys/class/leds";
 /// How long an LED blinks.
 const SHOW: Duration = Duration::from_secs(10);
 /// Half a period.

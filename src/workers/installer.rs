@@ -115,6 +115,18 @@ impl Installation<'_> {
             }
         }
     }
+
+    /// A file that nothing but its judge's word proves, and the judge said no: the next
+    /// attempt must not begin with it. One that somebody has put there is left alone.
+    fn discard_unproven(&self, path: &Path, problem: &Problem) {
+        if !problem.is_its_word() || self.order.file.is_some() {
+            return;
+        }
+        log::warn!("removing {}: {problem}", path.display());
+        if let Err(error) = durable::remove(path) {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
 }
 
 /// Nothing is started, and nothing on the device touched, before there is something to
@@ -128,17 +140,5 @@ fn first_piece(feed: &Drain, cancel: &Cancel) -> Result<Source, Problem> {
             Some(Feed::End) => return Err(Problem::Empty),
             None => return Err(Problem::Cancelled),
         }
-    }
-}
-
-/// A file that nothing but its judge's word proves, and the judge said no: the next attempt
-/// must not begin with it.
-fn discard_unproven(path: &Path, problem: &Problem) {
-    if !problem.is_its_word() {
-        return;
-    }
-    log::warn!("removing {}: {problem}", path.display());
-    if let Err(error) = durable::remove(path) {
-        log::warn!("cannot remove {}: {error}", path.display());
     }
 }

@@ -1,6 +1,7 @@
 //! One file, one thread. Workers turn the world into events and carry effects out;
 //! nothing here decides.
 
+pub mod alarm_files;
 pub mod archive;
 pub mod control;
 pub mod download;

@@ -54,6 +54,14 @@ pub enum Order {
     More { pace: Duration },
 }
 
+/// Whom shells run as.
+///
+/// # Errors
+/// None can be started: there is no such user, or the agent may not become it.
+pub fn user(settings: &ShellSettings) -> Result<String, String> {
+    account::Account::find(settings).map(|account| account.name)
+}
+
 /// Starts a shell and serves it to its end, which is the last event.
 ///
 /// # Errors

@@ -99,6 +99,7 @@ fn must_end(worker: Worker) -> bool {
         | Worker::Download(_)
         | Worker::Heartbeat
         | Worker::Signals
+        | Worker::AlarmFiles
         | Worker::Errand(_) => false,
     }
 }

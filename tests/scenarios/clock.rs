@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use devhub::{DateHeader, Gate, Hub, Refusal};
 
-use crate::rig::{self, JOINED, statuses};
+use nix::sys::signal::Signal;
+
+use crate::config::run;
+use crate::rig::{self, Device, JOINED, PATIENCE, statuses};
 
 const LEARNT: &str = "signing the next attempts with the hub's time";
 
@@ -71,6 +74,64 @@ fn a_clock_one_hour_fast_joins_on_the_second_attempt() {
 fn a_clock_two_seconds_fast_joins_on_the_second_attempt() {
     // A second's delay between signing and checking is all it takes: then once more.
     assert!((0..5).any(|_| joins_on_the_second_attempt(-2)));
+}
+
+/// Has the agent's clock show the first days of 1970 while there is a file of this name.
+fn fake_clock(device: &mut Device, name: &str) {
+    let text = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        #include <time.h>
+        #include <unistd.h>
+        int clock_gettime(clockid_t id, struct timespec *now) {
+            static int (*real)(clockid_t, struct timespec *);
+            if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+            int failed = real(id, now);
+            if (id == CLOCK_REALTIME && !access(getenv("IN_1970"), F_OK)) now->tv_sec %= 1000000;
+            return failed;
+        }"#;
+    let (source, library) = (device.path("clock.c"), device.path("clock.so"));
+    std::fs::write(&source, text).expect("source");
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library);
+    let built = compiler.arg(&source).arg("-ldl").status();
+    assert!(built.expect("a C compiler").success());
+    for (name, path) in [("LD_PRELOAD", library), ("IN_1970", device.path(name))] {
+        let path = path.display().to_string();
+        device.env.insert(name.to_owned(), path);
+    }
+}
+
+#[test]
+fn a_clock_that_was_never_set_is_an_alarm_until_it_is() {
+    let hub = rig::hub().start();
+    let mut device = Device::new(&hub);
+    device.set("HEARTBEAT_INTERVAL", "100ms");
+    fake_clock(&mut device, "unset");
+    std::fs::write(device.path("unset"), "").expect("file");
+    let agent = device.start();
+    // The hub's time does for the signature.
+    agent.wait_log(LEARNT);
+    agent.wait_log(JOINED);
+    assert_eq!(statuses(&hub), [401, 101]);
+    assert!(agent.log().starts_with("1970-01-"));
+    let alarms = || {
+        let output = run(&device.env, &["alarm", "list"]);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    agent.wait_log("control.sock is open");
+    let raised = alarms();
+    assert!(raised.contains("ClockUnset: the device's clock is before"));
+    agent.signal(Signal::SIGUSR1);
+    agent.wait_log("alarms=ClockUnset");
+    std::fs::remove_file(device.path("unset")).expect("file");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !alarms().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "still: {}", alarms());
+        hub.expect_heartbeat();
+    }
+    assert_eq!(hub.connections(), 1);
 }
 
 #[test]

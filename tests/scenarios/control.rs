@@ -1,10 +1,11 @@
 //! The control socket and the commands that use it, against the running agent.
 
+mod apply;
 mod asked;
 mod decider;
 mod file;
 mod fuzz;
-mod peer;
+pub mod peer;
 mod socket;
 
 use std::io::{BufRead, BufReader};
@@ -338,6 +339,43 @@ fn what_is_not_there_yet_is_69_and_says_why() {
         assert_eq!(code, 69, "{arguments:?}");
         assert!(said.contains(part), "{said}");
     }
+}
+
+#[test]
+fn scripts_raise_alarms_with_files() {
+    let hub = rig::hub().start();
+    let mut device = Device::new(&hub);
+    let folder = device.path("run/alarms");
+    device.set("ALARM_DIR", &folder.display().to_string());
+    std::fs::create_dir_all(&folder).expect("folder");
+    std::fs::write(folder.join("Early"), "before the agent\n").expect("file");
+    let mut agent = device.start();
+    agent.wait_log(OPEN);
+    agent.wait_log("alarm Early set: before the agent");
+    std::fs::write(folder.join("PumpBlocked"), "no flow\n").expect("file");
+    agent.wait_log("alarm PumpBlocked set: no flow");
+    let listed = done(&device, &["alarm", "list"]);
+    assert!(listed.ends_with("Early: before the agent\nPumpBlocked: no flow\n"));
+    // The same bounds as on the socket.
+    std::fs::write(folder.join("Disconnected"), "no").expect("file");
+    agent.wait_log("\"Disconnected\" is no alarm: the alarm Disconnected is the agent's own");
+    std::fs::write(folder.join("two words"), "no").expect("file");
+    agent.wait_log("\"two words\" is no alarm: ");
+    std::fs::write(folder.join("Long"), "x".repeat(257)).expect("file");
+    agent.wait_log("\"Long\" is no alarm: ");
+    for index in 0..31 {
+        std::fs::write(folder.join(format!("More{index}")), "").expect("file");
+    }
+    agent.wait_log("32 alarms are set already");
+    for index in 0..31 {
+        std::fs::remove_file(folder.join(format!("More{index}"))).expect("file");
+    }
+    std::fs::remove_file(folder.join("PumpBlocked")).expect("file");
+    agent.wait_log("alarm PumpBlocked cleared");
+    assert_eq!(agent.stop(), 0);
+    // Files outlive the agent, and so do their alarms.
+    let agent = device.start();
+    agent.wait_log("alarm Early set: before the agent");
 }
 
 #[test]

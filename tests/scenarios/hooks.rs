@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::rig::{self, Device, JOINED, PATIENCE, demo, public_key};
 use crate::stage::{Stage, is_there};
+use crate::terminal::expect_gone;
 
 /// Every hook, and an answer that differs from what is done without one.
 const HOOKS: [(&str, &str); 14] = [
@@ -290,12 +291,39 @@ fn a_hanging_hook_is_killed_with_all_it_started() {
         name: "hangs",
         text: "case $0 in */archive-ready) exit 0;; esac\ntrap '' TERM\nsleep 1000 & wait; GOOD",
         complaint: Some("did not end within 1s and was killed"),
-        // It has 30 times as long.
+        // It has 30 times as long: below.
         exceptions: &["archive-ready"],
         counts: false,
         ..GOOD
     };
     Tour::whole(&HANGING);
+}
+
+#[test]
+fn a_hanging_archive_hook_is_killed_after_its_longer_time() {
+    let stage = Stage::prepared(&rig::standin(), |hub, device| {
+        device
+            .set("ARCHIVES", "download")
+            .set("ARCHIVE_PUBLIC_KEYS", &public_key())
+            .set("HOOK_TIMEOUT", "50ms");
+        let pids = device.path("pids").display().to_string();
+        let text = format!("trap '' TERM; sleep 1000 & echo $$ $! > {pids}; wait");
+        device.hook("archive-ready", &text);
+        let payload = demo(hub).archive_payload();
+        hub.behaviour(|behaviour| behaviour.archive = Some(payload));
+    });
+    let complaint = "did not end within 1.5s and was killed";
+    stage.agent.wait_log(complaint);
+    let lines = stage.agent.logged(complaint);
+    assert!(lines[0].contains("hook archive-ready: "), "{lines:?}");
+    let uuid = demo(&stage.hub).uuid;
+    stage.agent.wait_log(&format!("archive {uuid} handled"));
+    let pids = std::fs::read_to_string(stage.device.path("pids")).expect("pids");
+    for pid in pids.split_whitespace() {
+        expect_gone(pid);
+    }
+    // Neither the link nor the next update minds.
+    stage.assert_takes_the_next();
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Public keys from the hub: asked for when none are configured, and never lost.
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::rig::{self, Device, demo, public_key};
+use crate::rig::{self, Device, JOINED, demo, public_key};
 
 fn other_key() -> String {
     let key = std::fs::read_to_string(rig::data("fw/other-key.pub")).expect("key");
@@ -64,6 +65,33 @@ fn keys_asked_for_replace_the_configured_ones() {
     hub.offer(&demo(&hub));
     hub.expect_status("completed");
     device.assert_image_of("demo-2.0.0.fw");
+}
+
+#[test]
+fn keys_in_a_file_are_read_again_on_sighup() {
+    let hub = rig::hub().start();
+    let mut device = Device::new(&hub);
+    let path = device.path("keys");
+    std::fs::write(&path, other_key()).expect("keys");
+    device.unset("FWUP_PUBLIC_KEYS");
+    device.set("FWUP_PUBLIC_KEYS_FILE", &path.display().to_string());
+    let agent = device.start();
+    agent.wait_log(JOINED);
+    hub.offer(&demo(&hub));
+    hub.expect_status("failed");
+    // A file that is broken changes nothing.
+    std::fs::write(&path, "garbage").expect("keys");
+    agent.signal(Signal::SIGHUP);
+    agent.wait_log("keeping the credentials in use");
+    agent.wait_log_times(JOINED, 2);
+    std::fs::write(&path, format!("{}\n{}\n", other_key(), public_key())).expect("keys");
+    agent.signal(Signal::SIGHUP);
+    agent.wait_log("public keys read again: 2 for firmware, 0 for archives");
+    agent.wait_log_times(JOINED, 3);
+    hub.offer(&demo(&hub));
+    hub.expect_status("completed");
+    device.assert_image_of("demo-2.0.0.fw");
+    assert_eq!(agent.logged("public keys read again").len(), 1);
 }
 
 #[test]

@@ -395,6 +395,19 @@ impl Agent {
             .collect()
     }
 
+    /// Waits until no thread of that name is left.
+    pub fn wait_gone(&self, thread: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self
+            .of_threads("comm")
+            .iter()
+            .any(|name| name.trim() == thread)
+        {
+            assert!(Instant::now() < deadline, "{thread} is there");
+            std::thread::yield_now();
+        }
+    }
+
     /// Whether a SIGSTOP has reached every thread.
     pub fn has_stopped(&self) -> bool {
         let stats = self.of_threads("stat");

@@ -21,6 +21,9 @@ pub(super) fn examine(report: &mut Report, config: &Config) {
         &config.data_path,
         "NERVES_HUB_DATA_PATH",
     );
+    if let Some(folder) = &config.service.alarms {
+        check(report, "alarm files", folder, "NERVES_HUB_ALARM_DIR");
+    }
     match config.cache.strategy {
         Strategy::Streaming => {}
         Strategy::Caching | Strategy::Parts => {

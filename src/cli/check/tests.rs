@@ -408,3 +408,95 @@ fn a_clock_before_the_build_is_a_warning() {
     );
     assert_eq!(code, 0);
 }
+
+#[test]
+fn hooks_are_listed_and_what_would_keep_them_silent_is_said() {
+    let machine = Machine::good().with_path("NERVES_HUB_HOOKS_DIR", "hooks");
+    assert_eq!(machine.line("hooks"), "ok hooks none in /M/hooks");
+    std::fs::create_dir(machine.path("hooks")).unwrap();
+    for (name, mode) in [
+        ("connected", 0o755),
+        ("identify", 0o644),
+        ("update-available", 0o757),
+        ("update_failed", 0o755),
+        ("configure.sample", 0o644),
+    ] {
+        let file = format!("hooks/{name}");
+        machine.write(&file, "#!/bin/sh\n");
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(machine.path(&file), mode).unwrap();
+    }
+    symlink("/nowhere", machine.path("hooks/disconnected")).unwrap();
+    let machine = machine
+        .with_path("NERVES_HUB_HOOK_REBOOT_REQUEST", "not-there")
+        .with("NERVES_HUB_HOOK_ARCHIVE_READY", "none");
+    let (text, code) = machine.check();
+    let folder = machine.folder.path().display().to_string();
+    let text = text.replace(&folder, "/M");
+    let hooks = text.lines().filter(|line| line.contains(" hook "));
+    let words = hooks.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    assert_eq!(
+        words.collect::<Vec<_>>(),
+        [
+            "warn hook update-available: /M/hooks/update-available can be written by everybody \
+             and is not run: chmod o-w it",
+            "warn hook reboot-request: /M/not-there does not exist",
+            "ok hook connected: /M/hooks/connected",
+            "warn hook disconnected: /M/hooks/disconnected does not exist",
+            "warn hook identify: /M/hooks/identify is not an executable file: chmod +x it",
+            "warn hook update_failed is no hook's name; see etc/doc/hooks.md",
+        ]
+    );
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn what_people_at_the_hub_would_miss_is_a_warning() {
+    for (settings, subject, line) in [
+        (
+            &[("NERVES_HUB_SCRIPT_INTERPRETER", "/no/sh")][..],
+            "scripts",
+            "warn scripts there is no program /no/sh: support scripts without a #! line fail; \
+             set NERVES_HUB_SCRIPT_INTERPRETER",
+        ),
+        (
+            &[
+                ("NERVES_HUB_CONSOLE", "1"),
+                ("NERVES_HUB_SHELL_USER", "nobody-here"),
+            ],
+            "shells",
+            "warn shells none can be opened: NERVES_HUB_SHELL_USER: there is no user \
+             \"nobody-here\" in /etc/passwd",
+        ),
+        (
+            &[("NERVES_HUB_IDENTIFY_COMMAND", "blnik now")],
+            "identify",
+            "warn identify there is no program blnik; set NERVES_HUB_IDENTIFY_COMMAND",
+        ),
+        (
+            &[("NERVES_HUB_IDENTIFY_LED", "no:such:led")],
+            "identify",
+            "warn identify there is no LED /sys/class/leds/no:such:led; set \
+             NERVES_HUB_IDENTIFY_LED",
+        ),
+        (
+            &[("NERVES_HUB_ALARM_DIR", "/run")],
+            "alarm files",
+            "ok alarm files /run is writable",
+        ),
+    ] {
+        let with = |machine: Machine, (name, value): &(&str, &str)| machine.with(name, value);
+        let machine = settings.iter().fold(Machine::good(), with);
+        assert_eq!(machine.line(subject), line);
+        assert_eq!(machine.check().1, 0);
+    }
+    let machine = Machine::good().with("NERVES_HUB_LOCAL_SHELL", "1");
+    assert!(machine.line("shells").starts_with("ok shells run as "));
+    // Nobody misses what is switched off.
+    let (text, _) = Machine::good()
+        .with("NERVES_HUB_SHELL_USER", "nobody-here")
+        .with("NERVES_HUB_SCRIPTS", "0")
+        .with("NERVES_HUB_SCRIPT_INTERPRETER", "/no/sh")
+        .check();
+    assert!(!text.contains("shells") && !text.contains("scripts"));
+}

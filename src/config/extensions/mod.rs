@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::table::setting;
 pub use custom::CustomSettings;
-pub use geo::GeoSettings;
-pub use health::HealthSettings;
-pub use identity::IdentitySettings;
-pub use logging::LoggingSettings;
+pub use geo::{GeoSettings, GeoSource};
+pub use health::{HealthSettings, MetricSet, READ_ONLY};
+pub use identity::{IdentitySettings, Program, Provider};
+pub use logging::{LogSource, LoggingSettings, Severity};
 
 /// Which extensions are enabled, and what each of them is told.
 #[derive(Clone, Debug, Default)]

@@ -19,6 +19,8 @@ use crate::wire::{ExtensionPush, Said};
 
 /// Questions of clients that may be open.
 const MAX_QUESTIONS: usize = 16;
+/// Things said to an extension whose last run has not ended; more are lost.
+const MAX_WAITING: usize = 8;
 /// Pushes of one extension at once.
 const BURST: u32 = 100;
 /// Pushes a second, in the long run.
@@ -31,6 +33,8 @@ pub(super) struct Thread {
     /// Things it was told and has not dealt with.
     busy: usize,
     allowance: Allowance,
+    /// What the hub has said to the next run already.
+    waiting: Vec<Word>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,12 +136,16 @@ impl Core {
         }
     }
 
-    /// Not if it does not run.
+    /// Not if it does not run, and will not soon.
     pub(super) fn say_to_extension(&mut self, index: usize, word: Word) {
         let id = ExtensionId(index);
         let thread = &mut self.extensions.all[index].thread;
-        if thread.stage != Stage::Running {
-            return;
+        match thread.stage {
+            Stage::Running => {}
+            Stage::Ending { wanted: true } if thread.waiting.len() < MAX_WAITING => {
+                return thread.waiting.push(word);
+            }
+            Stage::Ending { .. } | Stage::None => return,
         }
         if word.is_work() {
             thread.busy += 1;
@@ -156,7 +164,9 @@ impl Core {
             Stage::Running => self.effect(Effect::Extension(id, ExtensionOrder::End)),
             Stage::Ending { .. } => {}
         }
-        self.extensions.all[index].thread.stage = Stage::Ending { wanted: false };
+        let thread = &mut self.extensions.all[index].thread;
+        thread.stage = Stage::Ending { wanted: false };
+        thread.waiting.clear();
         self.timers.cancel(Timer::Extension(id));
         self.clear_alarms_of(id);
         self.refuse_questions(index, "the extension was detached");
@@ -238,10 +248,15 @@ impl Core {
                 self.fail_extension(index, reason.as_deref().unwrap_or("it has ended"));
             }
             Stage::Ending { wanted } => {
+                let thread = &mut self.extensions.all[index].thread;
+                let waiting = std::mem::take(&mut thread.waiting);
                 if wanted {
                     self.run_extension(index);
                     if self.extensions.all[index].is_attached {
                         self.tell_attached(index);
+                    }
+                    for word in waiting {
+                        self.say_to_extension(index, word);
                     }
                 }
             }

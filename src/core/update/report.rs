@@ -33,16 +33,7 @@ pub(in crate::core) struct Report {
 impl Core {
     /// The update is over: tell the hub, then reboot or carry on.
     pub(in crate::core) fn settle(&mut self, uuid: String, failure: Option<String>) {
-        match &failure {
-            None => log::info!("firmware {uuid} installed"),
-            Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
-        }
-        self.update.last_error.clone_from(&failure);
-        let told = uuid.clone();
-        self.publish(match failure.clone() {
-            None => Occurrence::UpdateCompleted { uuid: told },
-            Some(reason) => Occurrence::UpdateFailed { uuid: told, reason },
-        });
+        self.note_outcome(&uuid, failure.as_ref());
         self.update.phase = Phase::Reporting(Report {
             uuid,
             failure,
@@ -56,6 +47,20 @@ impl Core {
             false => REPORT_OFFLINE,
         });
         self.report_outcome();
+    }
+
+    /// For everybody but the hub.
+    pub(super) fn note_outcome(&mut self, uuid: &str, failure: Option<&String>) {
+        match failure {
+            None => log::info!("firmware {uuid} installed"),
+            Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
+        }
+        self.update.last_error = failure.cloned();
+        let uuid = uuid.to_owned();
+        self.publish(match failure.cloned() {
+            None => Occurrence::UpdateCompleted { uuid },
+            Some(reason) => Occurrence::UpdateFailed { uuid, reason },
+        });
     }
 
     /// After success, however often it is said: a link that comes and goes must not put the

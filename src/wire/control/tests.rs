@@ -72,6 +72,14 @@ fn requests_become_methods() {
         ),
         (r#"{"method":"cancel-file"}"#, Method::CancelFile),
         (
+            r#"{"method":"apply","params":{"path":"/usb/a.fw","force":true}}"#,
+            Method::Apply {
+                path: "/usb/a.fw".into(),
+                force: true,
+                progress: false,
+            },
+        ),
+        (
             r#"{"method":"health"}"#,
             Method::Extension {
                 name: "health",

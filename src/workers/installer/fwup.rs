@@ -9,7 +9,7 @@ use std::process::Command;
 use super::error::Problem;
 use super::manners::{Input, Manners, Speech, Watch};
 use super::process::{Fate, Process};
-use super::{Installation, Outcome, Source, discard_unproven};
+use super::{Installation, Outcome, Source};
 use crate::system::http::Cancel;
 use crate::update::feed::{Drain, Feed};
 
@@ -46,9 +46,9 @@ fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, P
         }
         Source::File { path, proven } => {
             if !proven {
-                log::info!("the hub named no checksum: fwup verifies the file first");
+                log::info!("nothing but its signature proves the file: fwup verifies it first");
                 let verdict = start(site, verification(site, &path), Input::Nothing)?.finish();
-                verdict.inspect_err(|problem| discard_unproven(&path, problem))?;
+                verdict.inspect_err(|problem| site.discard_unproven(&path, problem))?;
             }
             start(site, command(site, Some(&path))?, Input::Nothing)?.finish()?;
         }

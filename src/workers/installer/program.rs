@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::error::Problem;
 use super::manners::{Input, Manners, Speech, Watch};
 use super::process::{Fate, Process, environment};
-use super::{Installation, Outcome, Source, discard_unproven};
+use super::{Installation, Outcome, Source};
 use crate::system::durable;
 use crate::update::feed::{Chunk, Drain, Feed};
 
@@ -39,7 +39,7 @@ pub(super) fn install(
         .map_err(|problem| failed("begin", problem))?;
     let installed = match program.feed(begin, opened, feed) {
         Ok(Outcome::Installed) => {
-            if !proven {
+            if !proven && site.order.file.is_none() {
                 log::warn!("finishing although the hub named no checksum to prove the file by");
             }
             let finished = program.finish().map(|()| Outcome::Installed);
@@ -53,7 +53,7 @@ pub(super) fn install(
     }
     installed.map_err(|(verb, problem)| {
         if let Some(file) = program.file.as_deref().filter(|_| !proven) {
-            discard_unproven(file, &problem);
+            site.discard_unproven(file, &problem);
         }
         failed(verb, problem)
     })

@@ -41,6 +41,7 @@ impl Bench {
                 stall_timeout: Duration::from_secs(20),
             },
             order: InstallOrder {
+                file: None,
                 offer: Offer {
                     uuid: "uuid-1".into(),
                     version: "2.0.0".into(),
@@ -139,7 +140,7 @@ impl Bench {
             )
             .unwrap();
         });
-        match std::iter::from_fn(|| events.try_recv().ok()).last() {
+        match events.try_iter().last() {
             Some(Event::Install(JobId(1), InstallEvent::Finished(result))) => result,
             other => panic!("{other:?}"),
         }

@@ -31,9 +31,14 @@ pub(super) fn open(
 ) -> Result<Socket, ConnectFailure> {
     let endpoint = &attempt.endpoint;
     let limit = attempt.probing.then_some(PROBE_TIMEOUT);
-    let dialed = context
-        .dialer
-        .dial(&endpoint.host, endpoint.port, endpoint.secure, limit, waker);
+    let dialed = context.dialer.dial(
+        &endpoint.host,
+        endpoint.port,
+        endpoint.secure,
+        limit,
+        None,
+        waker,
+    );
     let stream = dialed.map_err(|error| match error.network {
         true => ConnectFailure::Network(error.text),
         false => ConnectFailure::Protocol(error.text),

@@ -1,0 +1,224 @@
+//! Thread `alarm-files`: alarms that scripts raise by writing files into a folder, and clear by
+//! removing them. Sleeps in inotify.
+//!
+//! Owns which files count: regular, small, not hidden, and so many of them. Must not judge
+//! names and descriptions: what an alarm may be called is the core's.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::system::channel::Sender;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::core::event::Event;
+use crate::system::durable;
+
+/// Of one file. Longer descriptions are none, and what is larger was not meant for here.
+const LARGEST: usize = 4096;
+/// Files looked at, alarms or not.
+const MOST: usize = 64;
+/// Between two looks, however busy the folder is.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A file and its alarm's description; `None`: it cannot be one, which has been said.
+type Found = (String, Option<String>);
+
+/// Runs until the dispatcher is gone.
+///
+/// # Errors
+/// The folder cannot be made or watched.
+pub fn run(folder: &Path, inbox: &Sender<Event>) -> Result<(), String> {
+    let mut known = Vec::new();
+    let failed = |error: io::Error| {
+        let path = folder.display();
+        format!("{path}: {error}; alarms in files do not count any more (NERVES_HUB_ALARM_DIR)")
+    };
+    loop {
+        let ended = follow(folder, &mut known, inbox);
+        // Nothing is in a folder that is not there.
+        let is_heard = tell_changes(Vec::new(), &mut known, inbox);
+        ended.map_err(failed)?;
+        if !is_heard {
+            return Ok(());
+        }
+    }
+}
+
+/// Until the folder is removed, or renamed, or nobody listens.
+fn follow(folder: &Path, known: &mut Vec<Found>, inbox: &Sender<Event>) -> io::Result<()> {
+    // Scripts of other users may be meant to read it, and write if its owner lets them.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)?;
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+    let changes = AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_DELETE;
+    inotify.add_watch(folder, changes | gone | AddWatchFlags::IN_ONLYDIR)?;
+    let is_over = gone | AddWatchFlags::IN_IGNORED;
+    loop {
+        // What changes from here on is another event.
+        let found = match look(folder, known) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        if !tell_changes(found, known, inbox) {
+            return Ok(());
+        }
+        let events = inotify.read_events()?;
+        std::thread::sleep(PAUSE);
+        if events.iter().any(|event| event.mask.intersects(is_over)) {
+            return Ok(());
+        }
+    }
+}
+
+fn look(folder: &Path, known: &[Found]) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)?.take(MOST) {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        match durable::read(&entry.path(), LARGEST) {
+            Ok(Some(bytes)) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let line = text.lines().next().unwrap_or_default().trim();
+                found.push((name, Some(line.to_owned())));
+            }
+            // Removed meanwhile.
+            Ok(None) => {}
+            Err(error) => {
+                let is_news = !known.contains(&(name.clone(), None));
+                if is_news {
+                    let path = entry.path();
+                    log::warn!("{} is no alarm: {error}", path.display());
+                }
+                found.push((name, None));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// False when nobody listens any more.
+fn tell_changes(now: Vec<Found>, known: &mut Vec<Found>, inbox: &Sender<Event>) -> bool {
+    let before = std::mem::replace(known, now);
+    let mut is_heard = true;
+    let mut tell = |name: &str, description: Option<&String>| {
+        let (name, description) = (name.to_owned(), description.cloned());
+        is_heard &= inbox.send(Event::AlarmFile { name, description }).is_ok();
+    };
+    let is_alarm = |found: &[Found], name: &str| {
+        let same = |(other, description): &Found| other == name && description.is_some();
+        found.iter().any(same)
+    };
+    for (name, description) in &before {
+        if description.is_some() && !is_alarm(known, name) {
+            tell(name, None);
+        }
+    }
+    for found in known.iter().filter(|found| !before.contains(found)) {
+        if found.1.is_some() {
+            tell(&found.0, found.1.as_ref());
+        }
+    }
+    is_heard
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::system::channel::{Receiver, bounded};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// The next that is told.
+    fn next(told: &Receiver<Event>) -> (String, Option<String>) {
+        match told.recv_timeout(PATIENCE) {
+            Ok(Event::AlarmFile { name, description }) => (name, description),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn set(name: &str, text: &str) -> (String, Option<String>) {
+        (name.to_owned(), Some(text.to_owned()))
+    }
+
+    fn cleared(name: &str) -> (String, Option<String>) {
+        (name.to_owned(), None)
+    }
+
+    #[test]
+    fn files_come_change_and_go() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/alarms");
+        let (inbox, told) = bounded(16);
+        let path = folder.clone();
+        std::thread::spawn(move || run(&path, &inbox));
+        let write = |name: &str, text: &[u8]| std::fs::write(folder.join(name), text);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while write("Hot", b"81 C\nand more\n").is_err() {
+            assert!(std::time::Instant::now() < deadline, "no folder");
+        }
+        assert_eq!(next(&told), set("Hot", "81 C"));
+        write("Hot", b"82 C").unwrap();
+        assert_eq!(next(&told), set("Hot", "82 C"));
+        // What is no alarm is passed over.
+        write(".hidden", b"x").unwrap();
+        write("Large", &[b'x'; LARGEST + 1]).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", folder.join("Link")).unwrap();
+        std::fs::create_dir(folder.join("Folder")).unwrap();
+        nix::unistd::mkfifo(&folder.join("Pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::rename(folder.join(".hidden"), folder.join("Wet")).unwrap();
+        assert_eq!(next(&told), set("Wet", "x"));
+        std::fs::remove_file(folder.join("Hot")).unwrap();
+        assert_eq!(next(&told), cleared("Hot"));
+        // One that becomes too large is none any more.
+        write("Wet", &[b'x'; LARGEST + 1]).unwrap();
+        assert_eq!(next(&told), cleared("Wet"));
+        write("Wet", b"").unwrap();
+        assert_eq!(next(&told), set("Wet", ""));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(next(&told), cleared("Wet"));
+        // It is made again.
+        while write("Late", b"y").is_err() {
+            assert!(std::time::Instant::now() < deadline, "no folder");
+        }
+        assert_eq!(next(&told), set("Late", "y"));
+    }
+
+    #[test]
+    fn what_is_there_at_the_start_counts_and_a_crowd_is_cut_short() {
+        let folder = tempfile::tempdir().unwrap();
+        for index in 0..MOST + 10 {
+            std::fs::write(folder.path().join(format!("A{index}")), "x").unwrap();
+        }
+        let found = look(folder.path(), &[]).unwrap();
+        assert_eq!(found.len(), MOST);
+        let (inbox, told) = bounded(MOST);
+        let mut known = Vec::new();
+        assert!(tell_changes(found.clone(), &mut known, &inbox));
+        assert_eq!(told.try_iter().count(), MOST);
+        assert!(tell_changes(found, &mut known, &inbox));
+        assert_eq!(told.try_iter().count(), 0);
+        drop(told);
+        assert!(!tell_changes(Vec::new(), &mut known, &inbox));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_an_error_that_names_it() {
+        let (inbox, _told) = bounded(1);
+        let problem = run(Path::new("/proc/alarms"), &inbox).unwrap_err();
+        assert!(problem.contains("/proc/alarms: "), "{problem}");
+        assert!(problem.contains("NERVES_HUB_ALARM_DIR"), "{problem}");
+    }
+}
