@@ -70,7 +70,7 @@ mod tests {
     use std::io::{BufReader, Write};
     use std::os::unix::net::UnixListener;
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::wire::control::hello;
@@ -86,7 +86,7 @@ mod tests {
             let mut asked = Vec::new();
             for line in BufReader::new(stream.try_clone().expect("twin")).lines() {
                 let request: Value = serde_json::from_str(&line.expect("line")).expect("JSON");
-                let answer = json!({"id": request["id"], "result": json!({"queued": true})});
+                let answer = json!({"id": request["id"], "result": {"queued": true}});
                 writeln!(stream, "{answer}").expect("answered");
                 asked.push(request);
             }

@@ -396,7 +396,7 @@ settings! {
             "Folder in which the device's other programs leave metrics, metadata, checks and alarms as NAME.env files; executables in it are run for theirs at each report. Must belong to root or the agent's user, and not be writable by everybody.";
         NERVES_HUB_HEALTH_PROBE Plain Text("HOST:PORT"), "",
             "An interface counts as connected to the internet when a TCP connection to this succeeds over it. Else when it has a default route.";
-        NERVES_HUB_GEO Plain Text("geoip|fixed:LAT,LON[,ACC]|command:COMMAND|gpsd:HOST[:PORT]"), "geoip",
+        NERVES_HUB_GEO Plain Text("geoip|fixed:LAT,LON[,ACC]|command:CMD|gpsd:HOST[:PORT]"), "geoip",
             "geo: where the device is. geoip: where NERVES_HUB_GEO_URL says its internet address is; fixed: degrees and metres; command: prints {latitude, longitude, accuracy?, source?} as JSON; gpsd: its next fix.";
         NERVES_HUB_GEO_URL Plain Text("URL"), "https://whenwhere.nerves-project.org/",
             "geo: the geoip service, which speaks whenwhere's protocol (etc/doc/geo.md).";

@@ -1,10 +1,10 @@
 //! Does what no extension should, when the hub tells it to; for tests, and in debug builds
 //! only. Also the smallest example of an extension.
 
-use crate::wire::json::json;
 use std::sync::Arc;
 
 use super::{Extension, Kind, Life, Link, Site, Word};
+use crate::wire::json::json;
 
 pub const KIND: Kind = Kind {
     name: "mischief",

@@ -96,6 +96,12 @@ impl<T: Send + 'static> Sender<T> {
 }
 
 impl<T: 'static> Receiver<T> {
+    /// What is there now.
+    #[cfg(test)]
+    pub fn try_iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.try_recv().ok())
+    }
+
     /// # Errors
     /// All senders are gone.
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -118,11 +124,6 @@ impl<T: 'static> Receiver<T> {
     /// There was no message until then, or all senders are gone.
     pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
         self.parcels.recv_deadline(deadline).map(unpack)
-    }
-
-    /// What is there now.
-    pub fn try_iter(&self) -> impl Iterator<Item = T> {
-        std::iter::from_fn(|| self.try_recv().ok())
     }
 
     /// How many messages wait to be taken.

@@ -1,8 +1,8 @@
 //! What the integrator gives: by the control socket, in files, by programs.
 
-use serde_json::json;
-
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use serde_json::json;
 
 use super::*;
 

@@ -1,8 +1,8 @@
 //! Interfaces of every sort, made of files: what each is, and how far it reaches.
 
-use serde_json::json;
-
 use std::net::IpAddr;
+
+use serde_json::json;
 
 use super::*;
 

@@ -1,10 +1,10 @@
 //! The extension on a thread of its own: what it is told, and what it says.
 
-use serde_json::json;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::system::channel::{Receiver, bounded};
+
+use serde_json::json;
 
 use super::*;
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
