@@ -73,7 +73,7 @@ pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
     let (values, unread) = metadata::load_with_warning(&config.metadata)
         .map_err(|error| StartError::Config(error.to_string()))?;
     if let Some(warning) = &unread {
-        log::warn!("{warning}");
+        warn!("{warning}");
     }
     let (values, running) = slots::reconcile(&SlotSettings::new(&config), values);
     let mut firmware = values.firmware(&config.metadata.overrides, running.slot.as_deref());

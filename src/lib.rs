@@ -16,6 +16,10 @@
 //!
 //! Firmware bytes never pass the dispatcher: download → bounded channel → installer.
 
+// First, for its macros are known to what comes after.
+#[macro_use]
+pub mod say;
+
 pub mod agent;
 pub mod auth;
 pub mod cli;

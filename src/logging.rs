@@ -54,7 +54,7 @@ pub fn start(filter: &str, target: LogTarget) {
     // Only tests start it twice.
     let _ = builder.try_init();
     if let Some(problem) = problem {
-        log::error!("{problem}; logging to standard error");
+        error!("{problem}; logging to standard error");
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn trial_reboots(config: &Config, firmware: &Firmware, is_known: bool
         return None;
     }
     tally::recall(&path, running)
-        .inspect_err(|error| log::error!("reboots counted in {}: {error}", path.display()))
+        .inspect_err(|error| error!("reboots counted in {}: {error}", path.display()))
         .ok()
 }
 
@@ -141,7 +141,7 @@ impl Access {
         }
         match context(config, self.credentials.as_ref(), &self.identifier) {
             Ok(context) => self.context = Arc::new(context),
-            Err(error) => log::error!("{error}; keeping the credentials in use"),
+            Err(error) => error!("{error}; keeping the credentials in use"),
         }
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn kept_keys(config: &Config) -> Option<HubKeys> {
         None => Ok(Value::Null),
     });
     let kept = read.unwrap_or_else(|error| {
-        log::warn!("{}: {error}; no public keys from there", path.display());
+        warn!("{}: {error}; no public keys from there", path.display());
         Value::Null
     });
     Some(HubKeys {

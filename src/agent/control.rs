@@ -22,7 +22,7 @@ impl Agent {
         };
         let waker = match Waker::new() {
             Ok(waker) => waker,
-            Err(error) => return log::error!("no descriptor for the control socket: {error}"),
+            Err(error) => return error!("no descriptor for the control socket: {error}"),
         };
         let (commands, queue) = bounded(control::QUEUE);
         self.control = Some(Running {

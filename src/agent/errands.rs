@@ -33,11 +33,11 @@ impl Agent {
                     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
                 }
                 Ok(output) => {
-                    log::error!("{} --version: {}", path.display(), output.status);
+                    error!("{} --version: {}", path.display(), output.status);
                     None
                 }
                 Err(error) => {
-                    log::error!("{error}");
+                    error!("{error}");
                     None
                 }
             };
@@ -105,7 +105,7 @@ impl Agent {
         let deadline = self.config.reboot_timeout;
         let journal = self.journal.clone();
         self.errand(Errand::Reboot, move || {
-            log::info!("flushing disks, then rebooting: {text}");
+            info!("flushing disks, then rebooting: {text}");
             reboot::flush(deadline / 2);
             // Before it runs: one that only restarts the agent must not do so for ever.
             journal.reboot_ordered();
@@ -131,7 +131,7 @@ fn is_validated(settings: &SlotSettings, hooks: &Site) -> Option<bool> {
         return Some(validated);
     }
     let unreadable = |reason: String| {
-        log::warn!("whether the firmware is valid cannot be read: {reason}");
+        warn!("whether the firmware is valid cannot be read: {reason}");
         None
     };
     let (source, booted) = (&settings.metadata, slots::booted(settings));

@@ -61,7 +61,7 @@ impl Extensions {
                 .iter()
                 .any(|other| other.offered.name == offered.name)
             {
-                return log::error!("extension {}: there is one already", offered.name);
+                return error!("extension {}: there is one already", offered.name);
             }
             offers.push(Enabled { offered, way });
             let handle = None;
@@ -107,13 +107,13 @@ fn explain(name: &str, config: &Config) {
     match name {
         "none" => {}
         LOCAL_SHELL if config.shells.policy.local => {}
-        LOCAL_SHELL => log::warn!(
+        LOCAL_SHELL => warn!(
             "NERVES_HUB_EXTENSIONS: local_shell opens a shell to people at the hub; it is \
              enabled by NERVES_HUB_LOCAL_SHELL=1 only"
         ),
         _ => {
             let known: Vec<&str> = BUILT_IN.iter().map(|kind| kind.name).collect();
-            log::warn!(
+            warn!(
                 "NERVES_HUB_EXTENSIONS: {name:?} is not in this build; there are {}",
                 known.join(", ")
             );

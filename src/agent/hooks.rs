@@ -76,6 +76,6 @@ fn yes_or_no(site: &Site, hook: Hook) -> Option<bool> {
         HookEnd::Exited { code, .. } => format!("exited with {code}, neither 0 nor 1"),
         HookEnd::Failed(reason) => reason,
     };
-    log::error!("hook {}: {reason}; going by the metadata", hook.name());
+    error!("hook {}: {reason}; going by the metadata", hook.name());
     None
 }

@@ -46,7 +46,7 @@ pub(super) fn judge(journal: &Journal, config: &mut Config) -> Option<Entry> {
     let firmware = values.firmware(&settings.metadata.overrides, booted.as_deref());
     let now = Record::of(&settings, &values);
     if has_booted(&entry, booted.as_deref(), firmware.uuid.as_deref(), &now) {
-        log::info!("the machine has booted since firmware {}", entry.uuid);
+        info!("the machine has booted since firmware {}", entry.uuid);
         journal.clear();
         return None;
     }
@@ -58,7 +58,7 @@ pub(super) fn judge(journal: &Journal, config: &mut Config) -> Option<Entry> {
             }
         }
         Stage::Installed if entry.orders >= RUNS => {
-            log::error!(
+            error!(
                 "the reboot into firmware {} was ordered {RUNS} times in vain; given up; \
                  check NERVES_HUB_REBOOT_COMMAND",
                 entry.uuid

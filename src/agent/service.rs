@@ -23,7 +23,7 @@ impl Agent {
         if let Some(path) = &self.config.service.pid_file
             && let Err(error) = std::fs::write(path, format!("{}\n", std::process::id()))
         {
-            log::error!("NERVES_HUB_PID_FILE: {}: {error}", path.display());
+            error!("NERVES_HUB_PID_FILE: {}: {error}", path.display());
         }
     }
 
@@ -53,7 +53,7 @@ impl Agent {
                     archive: config.archives.public_keys,
                 });
             }
-            Some(Err(errors)) => log::error!("{errors}; keeping the credentials in use"),
+            Some(Err(errors)) => error!("{errors}; keeping the credentials in use"),
             None => {}
         }
     }

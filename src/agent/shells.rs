@@ -61,7 +61,7 @@ impl Agent {
         };
         let may_wait = matches!(order, Order::More { .. });
         if !may_wait && handle.orders.waiting() >= shell::QUEUE - RESERVED {
-            return log::warn!("{}: too much at once; keys dropped", id.kind.name());
+            return warn!("{}: too much at once; keys dropped", id.kind.name());
         }
         // A thread that has ended has told so.
         let _ = handle.orders.try_send(order);

@@ -94,9 +94,9 @@ fn run(call: &mut Call) -> Answer {
     crate::extensions::logging::own::listen(&config.extensions);
     logging::start(&config.log_filter, config.service.log);
     contain_panics();
-    log::info!("{}", version().trim_end());
+    info!("{}", version().trim_end());
     for line in said.into_iter().chain(warnings) {
-        log::warn!("{line}");
+        warn!("{line}");
     }
     // Variables stay what they were at the start; the files they name are read again.
     let reread = move || config::parse(environment.clone().into_iter());
@@ -105,6 +105,6 @@ fn run(call: &mut Call) -> Answer {
         Err(StartError::Config(text)) => (text, exit::CONFIG),
         Err(StartError::System(text)) => (text, exit::OS_ERROR),
     };
-    log::error!("{text}");
+    error!("{text}");
     Answer::silent(code)
 }

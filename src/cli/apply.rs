@@ -3,12 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::Client;
 use super::status::bar;
 use super::{Answer, Call, Command};
 use crate::exit;
+use crate::wire::json::json;
 
 /// An installer that verifies a file says nothing; the agent ends one that hangs.
 const SILENCE: Duration = Duration::from_secs(3600);

@@ -157,7 +157,7 @@ fn on_slots(
     };
     logging::start(&config.log_filter, LogTarget::Stderr);
     for warning in warnings {
-        log::warn!("{warning}");
+        warn!("{warning}");
     }
     let settings = SlotSettings::new(&config);
     run(&config, &settings, given).unwrap_or_else(|error| {

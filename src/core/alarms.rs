@@ -147,15 +147,15 @@ impl Core {
             (None, None) => {}
             (Some(place), None) => {
                 theirs.swap_remove(place);
-                log::info!("alarm {name} cleared");
+                info!("alarm {name} cleared");
                 self.publish(Occurrence::AlarmCleared { name });
             }
             (Some(place), Some(description)) => theirs[place].2 = description,
             (None, Some(_)) if theirs.len() >= MOST => {
-                log::warn!("too many alarms: {name} ignored")
+                warn!("too many alarms: {name} ignored")
             }
             (None, Some(description)) => {
-                log::warn!("alarm {name}: {description}");
+                warn!("alarm {name}: {description}");
                 theirs.push((id, name.clone(), description.clone()));
                 self.publish(Occurrence::AlarmSet { name, description });
             }
@@ -191,7 +191,7 @@ impl Core {
             }
             None => set.push((name.clone(), description.clone())),
         }
-        log::info!("alarm {name} set: {description}");
+        info!("alarm {name} set: {description}");
         self.publish(Occurrence::AlarmSet { name, description });
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Core {
             None => self.clear_alarm(&name).map(|_| ()),
         };
         if let Err(fault) = taken {
-            log::warn!("the file {name:?} is no alarm: {}", fault.message);
+            warn!("the file {name:?} is no alarm: {}", fault.message);
         }
     }
 
@@ -213,7 +213,7 @@ impl Core {
         self.alarms.set.retain(|(other, _)| other != name);
         let was_set = self.alarms.set.len() < before;
         if was_set {
-            log::info!("alarm {name} cleared");
+            info!("alarm {name} cleared");
             let name = name.to_owned();
             self.publish(Occurrence::AlarmCleared { name });
         }

@@ -85,11 +85,11 @@ impl Archives {
     pub(super) fn is_settled(&self, uuid: &str) -> bool {
         let is_in = |list: &[String]| list.iter().any(|other| other == uuid);
         if is_in(&self.handled) {
-            log::debug!("archive {uuid} is here already");
+            debug!("archive {uuid} is here already");
             return true;
         }
         if is_in(&self.refused) {
-            log::warn!("archive {uuid} left alone: it was refused before");
+            warn!("archive {uuid} left alone: it was refused before");
             return true;
         }
         false
@@ -110,7 +110,7 @@ impl Core {
         let uuid = &archive.uuid;
         match self.setup.archives {
             ArchivePolicy::Ignore => {
-                log::info!("archive {uuid} ignored: NERVES_HUB_ARCHIVES is ignore");
+                info!("archive {uuid} ignored: NERVES_HUB_ARCHIVES is ignore");
             }
             ArchivePolicy::Ask | ArchivePolicy::Download if self.archives.is_settled(uuid) => {}
             ArchivePolicy::Ask => self.choose_archive(archive),
@@ -120,11 +120,11 @@ impl Core {
 
     pub(super) fn take_archive(&mut self, archive: Box<Archive>) {
         let uuid = &archive.uuid;
-        log::info!("archive {uuid} offered: version {}", archive.version);
+        info!("archive {uuid} offered: version {}", archive.version);
         if let Phase::Fetching(fetching) = &mut self.archives.phase {
             let is_same = fetching.archive.uuid == *uuid;
             if is_same && !fetching.is_cancelled {
-                return log::debug!("archive {uuid} is on its way already");
+                return debug!("archive {uuid} is on its way already");
             }
             fetching.next = Some(archive);
             if !is_same {
@@ -163,7 +163,7 @@ impl Core {
 
     fn cancel_archive(&mut self, why: &str) {
         if let Phase::Fetching(fetching) = &mut self.archives.phase {
-            log::info!("archive {} interrupted: {why}", fetching.archive.uuid);
+            info!("archive {} interrupted: {why}", fetching.archive.uuid);
             fetching.is_cancelled = true;
             let job = fetching.job;
             self.effect(Effect::CancelArchive(job));
@@ -176,7 +176,7 @@ impl Core {
         };
         let public_keys = self.archive_keys();
         if public_keys.is_empty() {
-            return log::error!(
+            return error!(
                 "archive {} refused: no public keys available; set NERVES_HUB_ARCHIVE_PUBLIC_KEYS \
                  or NERVES_HUB_FWUP_PUBLIC_KEYS, or add a key at the hub",
                 archive.uuid
@@ -220,24 +220,24 @@ impl Core {
         let uuid = archive.uuid.clone();
         match end {
             ArchiveEnd::Handled(path) => {
-                log::info!("archive {uuid} handled");
+                info!("archive {uuid} handled");
                 let path = path.display().to_string();
                 self.publish(Occurrence::ArchiveReady { archive, path });
                 remember(&mut self.archives.handled, uuid);
             }
             ArchiveEnd::Refused(reason) => {
-                log::error!("archive {uuid} refused: {reason}; not fetched again in this run");
+                error!("archive {uuid} refused: {reason}; not fetched again in this run");
                 remember(&mut self.archives.refused, uuid);
             }
             ArchiveEnd::Failed(reason) => {
                 let delay = self.archives.backoff.next_delay();
                 let seconds = delay.as_secs();
-                log::error!("archive {uuid} failed: {reason}; trying again in {seconds} s");
+                error!("archive {uuid} failed: {reason}; trying again in {seconds} s");
                 self.set_timer(Timer::Archive, delay);
                 self.archives.phase = Phase::BackingOff(archive);
             }
             ArchiveEnd::UrlRefused { reason, held } => self.renew_archive_url(&uuid, &reason, held),
-            ArchiveEnd::Cancelled => log::debug!("archive {uuid} stopped"),
+            ArchiveEnd::Cancelled => debug!("archive {uuid} stopped"),
         }
     }
 
@@ -247,13 +247,13 @@ impl Core {
             (self.archives.renewals, self.archives.held) = (0, held);
         }
         if self.archives.renewals >= RENEWALS {
-            return log::error!(
+            return error!(
                 "archive {uuid} refused by its server: {reason}, after {RENEWALS} fresh URLs; \
                  waiting until the hub sends it again"
             );
         }
         self.archives.renewals += 1;
-        log::warn!("archive {uuid}: {reason}; asking the hub for a fresh URL");
+        warn!("archive {uuid}: {reason}; asking the hub for a fresh URL");
         // With an update in hand it is asked for later, when this URL has failed once more.
         if !self.is_update_in_hand() {
             self.rejoin_now(Topic::Device);

@@ -35,7 +35,7 @@ impl Core {
             && put_off.archive.uuid == *uuid
             && put_off.until > self.now
         {
-            log::debug!("archive {uuid} stays put off");
+            debug!("archive {uuid} stays put off");
             // Its URL is fresh.
             put_off.archive = archive;
             return;
@@ -54,24 +54,24 @@ impl Core {
         };
         let uuid = &archive.uuid;
         if *uuid != asked.uuid {
-            log::info!("archive {uuid} is offered instead");
+            info!("archive {uuid} is offered instead");
             return self.choose_archive(archive);
         }
         match verdict {
             Some(Verdict::Go) => self.take_archive(archive),
             Some(Verdict::Ignore { reason }) => {
                 let words = reason.as_deref().unwrap_or("not wanted by this device");
-                log::info!("archive {uuid} ignored: {words}");
+                info!("archive {uuid} ignored: {words}");
             }
             Some(Verdict::Later { after, reason }) => {
                 let after = after.max(MIN_DELAY);
                 let words = reason.as_deref().unwrap_or("no reason given");
-                log::info!("archive {uuid} put off by {} s: {words}", after.as_secs());
+                info!("archive {uuid} put off by {} s: {words}", after.as_secs());
                 let until = self.now + after;
                 self.archives.put_off = Some(PutOff { archive, until });
                 self.set_timer(Timer::ArchiveHold, after);
             }
-            None => log::info!("archive {uuid} ignored: nobody has decided about it"),
+            None => info!("archive {uuid} ignored: nobody has decided about it"),
         }
     }
 

@@ -144,7 +144,7 @@ impl Core {
         match reply.outcome {
             Ok(body) => self.on_joined(reply.topic, reply.reference, body),
             Err(reason) => {
-                log::warn!("the hub refused the {} channel: {reason}", reply.topic);
+                warn!("the hub refused the {} channel: {reason}", reply.topic);
                 if reply.topic == Topic::Device {
                     self.link.last_error = Some(format!("join refused: {reason}"));
                 }
@@ -171,7 +171,7 @@ impl Core {
         match topic {
             Topic::Device => self.drop_link("the hub did not answer the join"),
             Topic::Console | Topic::Extensions => {
-                log::warn!("the hub did not answer the join of the {topic} channel");
+                warn!("the hub did not answer the join of the {topic} channel");
                 self.rejoin_later(topic);
             }
             Topic::Phoenix => {}
@@ -212,7 +212,7 @@ impl Core {
 
     pub(super) fn on_channel_error(&mut self, topic: Topic, join_ref: Option<u64>, reason: &str) {
         if self.channels.is_current(topic, join_ref) {
-            log::warn!("the {topic} channel crashed at the hub: {reason}");
+            warn!("the {topic} channel crashed at the hub: {reason}");
             if topic == Topic::Device {
                 self.forget_indigestible_report();
             }
@@ -222,7 +222,7 @@ impl Core {
 
     pub(super) fn on_channel_closed(&mut self, topic: Topic, join_ref: Option<u64>) {
         if self.channels.is_current(topic, join_ref) {
-            log::warn!("the hub closed the {topic} channel");
+            warn!("the hub closed the {topic} channel");
             self.rejoin_later(topic);
         }
     }

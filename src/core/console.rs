@@ -19,13 +19,13 @@ impl Core {
     }
 
     pub(super) fn on_console_joined(&mut self) {
-        log::info!("console channel joined");
+        info!("console channel joined");
         self.on_shell_watched(ShellKind::Console);
     }
 
     pub(super) fn on_console_event(&mut self, join_ref: Option<u64>, event: ConsoleEvent) {
         if !self.channels.is_current(Topic::Console, join_ref) {
-            return log::debug!("ignoring an event of a console channel that is not joined");
+            return debug!("ignoring an event of a console channel that is not joined");
         }
         let kind = ShellKind::Console;
         match event {
@@ -33,7 +33,7 @@ impl Core {
             ConsoleEvent::WindowSize(size) => self.on_window_size(kind, size),
             ConsoleEvent::Restart => self.on_restart_requested(kind),
             ConsoleEvent::File(event) => self.on_file_event(event),
-            ConsoleEvent::Chat => log::debug!("console: people at the hub talk to each other"),
+            ConsoleEvent::Chat => debug!("console: people at the hub talk to each other"),
         }
     }
 }

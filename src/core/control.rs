@@ -183,7 +183,7 @@ impl Core {
         if self.leaving {
             return Err(Fault::new(Code::Refused, "the agent is leaving"));
         }
-        log::info!("reconnecting, as asked over the control socket");
+        info!("reconnecting, as asked over the control socket");
         self.reconnect_now();
         Ok(json!({ "reconnecting": true }))
     }

@@ -91,7 +91,7 @@ impl Core {
     pub(super) fn on_decided(&mut self, id: QuestionId, asked: Asked, verdict: Option<Verdict>) {
         let is_it = |open: &Open| open.put_to == Whom::Decider(id);
         let Some(index) = self.decisions.open.iter().position(is_it) else {
-            return log::debug!("question {} ({}) is not open", id.0, asked.name());
+            return debug!("question {} ({}) is not open", id.0, asked.name());
         };
         match verdict {
             Some(verdict) => {
@@ -108,7 +108,7 @@ impl Core {
         let is_late = |open: &Open| matches!(open.put_to, Whom::Decider(_)) && open.until <= now;
         while let Some(index) = self.decisions.open.iter().position(is_late) {
             if let Whom::Decider(id) = self.decisions.open[index].put_to {
-                log::warn!("the decider does not answer: asking the hook instead");
+                warn!("the decider does not answer: asking the hook instead");
                 self.withdraw_question(id);
             }
             self.turn_to_hook(index);
@@ -142,14 +142,14 @@ impl Core {
         let verdict = match end {
             HookEnd::Absent => None,
             HookEnd::Exited { code: 0, output } => Verdict::parse(asked, output)
-                .inspect_err(|error| log::error!("hook {}: {error}", asked.name()))
+                .inspect_err(|error| error!("hook {}: {error}", asked.name()))
                 .ok(),
             HookEnd::Exited { code, .. } => {
-                log::error!("hook {} exited with {code}: no answer", asked.name());
+                error!("hook {} exited with {code}: no answer", asked.name());
                 None
             }
             HookEnd::Failed(reason) => {
-                log::error!("hook {}: {reason}: no answer", asked.name());
+                error!("hook {}: {reason}: no answer", asked.name());
                 None
             }
         };
@@ -161,7 +161,7 @@ impl Core {
     fn on_answer(&mut self, question: Question, verdict: Option<Verdict>) {
         if let Some(verdict) = &verdict {
             let asked = question.asked();
-            log::info!("{}: {}", asked.name(), verdict.word(asked));
+            info!("{}: {}", asked.name(), verdict.word(asked));
         }
         match question {
             Question::UpdateAvailable(_) => self.on_update_decided(verdict),

@@ -40,7 +40,7 @@ impl Device {
 impl Core {
     pub(super) fn on_fwup_version_read(&mut self, version: Option<String>) {
         if version.is_none() && !self.setup.installer_verifies {
-            log::error!(
+            error!(
                 "fwup did not tell its version; updates will fail (see `nerveshub-agent check`)"
             );
         }
@@ -94,7 +94,7 @@ impl Core {
     }
 
     pub(super) fn on_device_joined(&mut self, offer: Option<Box<Offer>>) {
-        log::info!("device channel joined as {}", self.setup.identifier);
+        info!("device channel joined as {}", self.setup.identifier);
         self.link.proved();
         self.await_keys();
         let session = self.link.session();
@@ -134,7 +134,7 @@ impl Core {
     pub(super) fn on_device_event(&mut self, event: DeviceEvent) {
         match event {
             DeviceEvent::Update(offer) => self.on_offer(offer),
-            DeviceEvent::NoUpdate => log::debug!("the hub has no update"),
+            DeviceEvent::NoUpdate => debug!("the hub has no update"),
             DeviceEvent::Archive(archive) => self.on_archive(archive),
             DeviceEvent::FirmwareKeys(keys) => self.on_firmware_keys(keys),
             DeviceEvent::ArchiveKeys(keys) => self.on_archive_keys(keys),

@@ -139,7 +139,7 @@ impl Core {
     pub(super) fn join_extensions(&mut self) {
         let payload = self.extensions.offer();
         if payload.is_empty() {
-            return log::debug!("no extension is enabled that the hub takes");
+            return debug!("no extension is enabled that the hub takes");
         }
         if self.channels.device.is_joined() {
             self.join(Topic::Extensions, payload);
@@ -147,7 +147,7 @@ impl Core {
     }
 
     pub(super) fn on_extensions_joined(&mut self, attach: Vec<String>) {
-        log::info!("extensions channel joined; the hub attaches {attach:?}");
+        info!("extensions channel joined; the hub attaches {attach:?}");
         for index in 0..self.extensions.all.len() {
             let entry = &mut self.extensions.all[index];
             let was_attached = std::mem::take(&mut entry.is_attached);
@@ -157,7 +157,7 @@ impl Core {
         }
         let dropped = std::mem::take(&mut self.extensions.dropped);
         if dropped > 0 {
-            log::debug!("{dropped} pushes of extensions were dropped meanwhile");
+            debug!("{dropped} pushes of extensions were dropped meanwhile");
         }
         self.attach(attach);
     }
@@ -177,7 +177,7 @@ impl Core {
 
     pub(super) fn on_extensions_event(&mut self, join_ref: Option<u64>, event: ExtensionsEvent) {
         if !self.channels.is_current(Topic::Extensions, join_ref) {
-            return log::debug!("ignoring an event of an extensions channel that is not joined");
+            return debug!("ignoring an event of an extensions channel that is not joined");
         }
         match event {
             ExtensionsEvent::Attach(selection) => {
@@ -188,14 +188,14 @@ impl Core {
                 for name in self.extensions.selected(selection) {
                     match self.extensions.find(&name) {
                         Some(index) => self.detach(index),
-                        None => log::debug!("extension {name:?} cannot be detached: unknown"),
+                        None => debug!("extension {name:?} cannot be detached: unknown"),
                     }
                 }
             }
             ExtensionsEvent::LocalShell(event) if self.is_shell_attached() => {
                 self.on_local_shell_event(event);
             }
-            ExtensionsEvent::LocalShell(_) => log::debug!("{LOCAL_SHELL} is not attached"),
+            ExtensionsEvent::LocalShell(_) => debug!("{LOCAL_SHELL} is not attached"),
             ExtensionsEvent::Said(Said {
                 name,
                 event,
@@ -210,14 +210,14 @@ impl Core {
                     };
                     self.say_to_extension(index, word);
                 }
-                Some(_) => log::debug!("extension {name} is not attached: {event} ignored"),
-                None => log::warn!(
+                Some(_) => debug!("extension {name} is not attached: {event} ignored"),
+                None => warn!(
                     "ignoring unknown event {:?} on topic \"extensions\"",
                     format!("{name}:{event}")
                 ),
             },
             ExtensionsEvent::Unknown(event) => {
-                log::warn!("ignoring unknown event {event:?} on topic \"extensions\"");
+                warn!("ignoring unknown event {event:?} on topic \"extensions\"");
             }
         }
     }
@@ -231,7 +231,7 @@ impl Core {
                     self.start_extension(index);
                 }
                 None => {
-                    log::warn!("the hub attaches extension {name:?}, which is not enabled");
+                    warn!("the hub attaches extension {name:?}, which is not enabled");
                     let reason = "not enabled on this device".to_owned();
                     self.send_extension(ExtensionPush::Error { name, reason });
                 }
@@ -243,7 +243,7 @@ impl Core {
         let entry = &mut self.extensions.all[index];
         let name = entry.offered.name.clone();
         if std::mem::take(&mut entry.is_attached) {
-            log::info!("extension {name} detached by the hub");
+            info!("extension {name} detached by the hub");
             self.stop_extension(index);
         }
         self.send_extension(ExtensionPush::Detached(name));
@@ -254,7 +254,7 @@ impl Core {
         let mut spoken_for = self.extensions.spoken_for.iter();
         match spoken_for.find(|(own, _)| *own == reference) {
             Some((_, index)) => self.detach(*index),
-            None => log::debug!("the hub wants a detach for a push it does not name"),
+            None => debug!("the hub wants a detach for a push it does not name"),
         }
     }
 

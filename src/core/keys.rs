@@ -114,7 +114,7 @@ impl Core {
         if setup.public_keys == firmware && setup.archive_keys == archive {
             return;
         }
-        log::info!(
+        info!(
             "public keys read again: {} for firmware, {} for archives",
             firmware.len(),
             archive.len()
@@ -140,12 +140,12 @@ impl Core {
         self.ring.is_being_kept = false;
         match result {
             Ok(()) => {
-                log::debug!("public keys kept for the next start");
+                debug!("public keys kept for the next start");
                 self.keep_keys();
             }
             // Tried again when the hub sends keys next.
             Err(reason) => {
-                log::error!("public keys from the hub not kept: {reason}");
+                error!("public keys from the hub not kept: {reason}");
                 self.ring.kept = HubKeys::default();
             }
         }
@@ -154,11 +154,11 @@ impl Core {
 
 fn is_usable(what: &str, keys: &[String], asked: bool, held: usize) -> bool {
     if !asked {
-        log::warn!("public keys from the hub ignored ({what}): only the configured ones count");
+        warn!("public keys from the hub ignored ({what}): only the configured ones count");
     } else if keys.is_empty() {
-        log::warn!("the hub sent no usable public key; keeping {held} ({what})");
+        warn!("the hub sent no usable public key; keeping {held} ({what})");
     } else {
-        log::debug!("{} {what} public key(s) from the hub", keys.len());
+        debug!("{} {what} public key(s) from the hub", keys.len());
     }
     asked && !keys.is_empty()
 }

@@ -114,7 +114,7 @@ impl Core {
         self.link.last_conn += 1;
         let conn = ConnId(self.link.last_conn);
         let configured = self.setup.endpoint.as_ref().is_some_and(|hub| hub.secure);
-        log::debug!("connecting to {endpoint}");
+        debug!("connecting to {endpoint}");
         let attempt = Attempt {
             signing_time: self.link.clock.map(|clock| clock.signing_time(self.now)),
             send_credentials: !configured || !self.link.left_tls,
@@ -182,7 +182,7 @@ impl Core {
             Inbound::Extensions { join_ref, event } => self.on_extensions_event(join_ref, event),
             Inbound::DetachOrdered { reference } => self.on_detach_ordered(reference),
             Inbound::Unknown { topic, event } => {
-                log::debug!("ignoring unknown event {event:?} on topic {topic:?}");
+                debug!("ignoring unknown event {event:?} on topic {topic:?}");
             }
         }
     }
@@ -194,7 +194,7 @@ impl Core {
         match failure {
             ConnectFailure::Redirected(location) => self.on_redirected(&location),
             ConnectFailure::Network(reason) if !self.link.network_seen => {
-                log::info!("waiting for the network: {reason}");
+                info!("waiting for the network: {reason}");
                 self.link.last_error = Some(reason);
                 self.set_timer(Timer::Reconnect, NETWORK_PROBE_PAUSE);
             }
@@ -217,7 +217,7 @@ impl Core {
             _ => "the hub refused the upgrade",
         };
         if let Some(seconds) = date.filter(|_| self.setup.signs && matches!(status, 401 | 403)) {
-            log::info!("signing the next attempts with the hub's time");
+            info!("signing the next attempts with the hub's time");
             self.link.clock = Some(ServerClock::learn(self.now, seconds));
         }
         self.reconnect_later(&format!("{meaning}: HTTP {status}{said}"));
@@ -239,7 +239,7 @@ impl Core {
                     "{from} redirected to plain text {target}; refused (NERVES_HUB_ALLOW_INSECURE is not set)"
                 )),
             Ok(target) => {
-                log::info!("{from} redirected to {target}");
+                info!("{from} redirected to {target}");
                 self.link.left_tls |= !target.secure;
                 self.link.target = Some(target);
                 self.connect();
@@ -268,7 +268,7 @@ impl Core {
             return;
         }
         let delay = self.link.backoff.next_delay();
-        log::warn!("{reason}; next attempt in {:.1} s", delay.as_secs_f64());
+        warn!("{reason}; next attempt in {:.1} s", delay.as_secs_f64());
         self.set_timer(Timer::Reconnect, delay);
     }
 
@@ -307,7 +307,7 @@ impl Core {
     }
 
     pub(super) fn on_reload(&mut self) {
-        log::info!("SIGHUP: reading credentials again and reconnecting");
+        info!("SIGHUP: reading credentials again and reconnecting");
         self.effect(Effect::ReloadCredentials);
         self.reconnect_now();
     }

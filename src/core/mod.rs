@@ -287,7 +287,7 @@ impl Core {
     fn on_started(&mut self) {
         if self.setup.auto_revert_detected {
             let alarm = Alarm::FirmwareReverted;
-            log::warn!("alarm {}: {}", alarm.name(), alarm.description());
+            warn!("alarm {}: {}", alarm.name(), alarm.description());
         }
         if let Some(installed) = self.setup.installed.take() {
             self.keep_promise(installed);
@@ -296,7 +296,7 @@ impl Core {
         self.start_extensions();
         self.ask_for_delays();
         if self.setup.endpoint.is_none() {
-            log::info!("NERVES_HUB_CONNECT is false: staying offline");
+            info!("NERVES_HUB_CONNECT is false: staying offline");
         }
         self.connect();
     }
@@ -305,13 +305,13 @@ impl Core {
         match signal {
             Signal::Terminate => self.on_terminate(),
             Signal::Reload => self.on_reload(),
-            Signal::Status => log::info!("{}", self.status()),
+            Signal::Status => info!("{}", self.status()),
         }
     }
 
     fn on_terminate(&mut self) {
         if self.leaving {
-            log::warn!("second termination signal: leaving at once");
+            warn!("second termination signal: leaving at once");
             self.abandon_install();
             return self.exit();
         }
@@ -321,7 +321,7 @@ impl Core {
         if self.finish_or_cancel_update() || self.finish_reboot() {
             return;
         }
-        log::info!("leaving");
+        info!("leaving");
         self.exit();
     }
 
@@ -333,7 +333,7 @@ impl Core {
     /// Workers end for many reasons; most have already told theirs in an event.
     fn on_worker_exited(&mut self, worker: Worker, result: Result<(), String>) {
         if let Err(reason) = &result {
-            log::error!("worker {worker:?} ended: {reason}");
+            error!("worker {worker:?} ended: {reason}");
         }
         if let Worker::Socket(conn) = worker {
             self.on_socket_gone(conn);

@@ -146,8 +146,8 @@ impl Core {
         let name = hook.name();
         match end {
             HookEnd::Absent | HookEnd::Exited { code: 0, .. } => {}
-            HookEnd::Exited { code, .. } => log::warn!("hook {name} exited with {code}"),
-            HookEnd::Failed(reason) => log::warn!("hook {name}: {reason}"),
+            HookEnd::Exited { code, .. } => warn!("hook {name} exited with {code}"),
+            HookEnd::Failed(reason) => warn!("hook {name}: {reason}"),
         }
         self.run_waiting();
     }
@@ -170,7 +170,7 @@ impl Core {
             HookEnd::Failed(reason) => Err(reason),
         };
         let delays = delays.unwrap_or_else(|reason| {
-            log::error!("hook {name}: {reason}; waiting as the settings say");
+            error!("hook {name}: {reason}; waiting as the settings say");
             Vec::new()
         });
         self.link.set_delays(delays);

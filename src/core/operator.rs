@@ -33,10 +33,10 @@ pub struct Operator {
 
 impl Core {
     pub(super) fn on_identify_requested(&mut self) {
-        log::info!("identify: this is device {}", self.setup.identifier);
+        info!("identify: this is device {}", self.setup.identifier);
         self.publish(Occurrence::Identify);
         if self.leaving || self.operator.is_identifying {
-            return log::info!("identify: under way already");
+            return info!("identify: under way already");
         }
         self.operator.is_identifying = true;
         self.effect(Effect::Identify);

@@ -55,7 +55,7 @@ impl Core {
             && hold.until > self.now
         {
             let (left, reason) = (hold.until - self.now, hold.reason.clone());
-            log::info!("firmware {} stays put off", offer.uuid);
+            info!("firmware {} stays put off", offer.uuid);
             return self.push_rescheduled(left, reason);
         }
         match self.setup.policy.update {
@@ -99,7 +99,7 @@ impl Core {
     }
 
     fn ignore(&mut self, offer: &Offer, reason: String) {
-        log::info!("ignored: {reason}");
+        info!("ignored: {reason}");
         self.publish(Occurrence::UpdateIgnored {
             uuid: offer.uuid.clone(),
             reason: reason.clone(),
@@ -110,7 +110,7 @@ impl Core {
     fn reschedule(&mut self, offer: &Offer, after: Duration, reason: Option<String>) {
         let after = after.max(MIN_DELAY);
         let words = reason.as_deref().unwrap_or("no reason given");
-        log::info!(
+        info!(
             "firmware {} put off by {}: {words}",
             offer.uuid,
             show(after)
@@ -139,7 +139,7 @@ impl Core {
             return;
         };
         if matches!(self.update.phase, Phase::Idle) && !self.reboot.is_under_way() {
-            log::info!("firmware {} has its time: asking the hub for it", hold.uuid);
+            info!("firmware {} has its time: asking the hub for it", hold.uuid);
             self.rejoin_now(Topic::Device);
         }
     }
@@ -158,7 +158,7 @@ impl Core {
             }
             Opening::In(_) | Opening::ClockUnset => {
                 if opening == Opening::ClockUnset {
-                    log::warn!("the time of day stays unknown: update windows do not count");
+                    warn!("the time of day stays unknown: update windows do not count");
                 }
                 let question = Question::UpdateAvailable(asking.offer.clone());
                 return self.ask(question);
@@ -217,7 +217,7 @@ impl Core {
     /// Nothing is to be decided any more.
     pub(super) fn drop_question_about_update(&mut self, why: &str) {
         if let Phase::Asking(asking) = &self.update.phase {
-            log::info!("{why}: firmware {} left alone", asking.offer.uuid);
+            info!("{why}: firmware {} left alone", asking.offer.uuid);
             self.update.phase = Phase::Idle;
             self.forget_question(Asked::UpdateAvailable);
         }
@@ -232,7 +232,7 @@ impl Asking {
             // Its URL is fresh.
             false => (self.offer, self.next) = (offer, None),
             true => {
-                log::info!("firmware {} is offered instead", offer.uuid);
+                info!("firmware {} is offered instead", offer.uuid);
                 self.next = Some(offer);
             }
         }

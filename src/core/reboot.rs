@@ -117,15 +117,15 @@ impl Reboot {
 impl Core {
     pub(super) fn on_reboot_requested(&mut self) {
         if self.reboot.is_under_way() {
-            return log::info!("reboot is already on its way");
+            return info!("reboot is already on its way");
         }
         match self.update.phase {
-            Phase::Installing(_) if !self.setup.operator.reboot_during_update => log::warn!(
+            Phase::Installing(_) if !self.setup.operator.reboot_during_update => warn!(
                 "reboot refused: firmware is being written; ask again afterwards, or see \
                  NERVES_HUB_REBOOT_DURING_UPDATE"
             ),
             Phase::Reporting(_) | Phase::Rebooting if self.update.may_have_switched() => {
-                log::info!("reboot is already on its way");
+                info!("reboot is already on its way");
             }
             // A failure still to be told brings no reboot about.
             Phase::Idle
@@ -134,7 +134,7 @@ impl Core {
             | Phase::Installing(_)
             | Phase::Reporting(_)
             | Phase::Rebooting => {
-                log::info!("the hub asks for a reboot");
+                info!("the hub asks for a reboot");
                 self.consider_reboot(Why::Hub);
             }
         }
@@ -181,7 +181,7 @@ impl Core {
             Some(Verdict::Later { after, reason }) => {
                 let after = after.max(DEFER_MIN).min(self.may_defer());
                 let words = reason.as_deref().unwrap_or("no reason given");
-                log::info!("reboot put off by {} s: {words}", after.as_secs());
+                info!("reboot put off by {} s: {words}", after.as_secs());
                 self.reboot.step = Step::Deferred;
                 self.set_timer(Timer::RebootDeferred, after);
             }
@@ -215,7 +215,7 @@ impl Core {
         };
         match self.may_defer().is_zero() {
             true => {
-                log::warn!("the reboot has been put off for long enough");
+                warn!("the reboot has been put off for long enough");
                 self.on_reboot_agreed(why);
             }
             false => self.consider_reboot(why),
@@ -225,7 +225,7 @@ impl Core {
     /// Tells the hub, when it can be told, and reboots once it knows.
     pub(super) fn announce_reboot(&mut self, why: Why) {
         if let Phase::AwaitingKeys(offer) = &self.update.phase {
-            log::info!("rebooting: firmware {} left alone", offer.uuid);
+            info!("rebooting: firmware {} left alone", offer.uuid);
             self.update.phase = Phase::Idle;
         }
         self.drop_question_about_update("rebooting");
@@ -282,14 +282,14 @@ impl Core {
             }
         }
         let seconds = self.setup.shutdown_timeout.as_secs_f64();
-        log::info!("leaving once the reboot command has ended, {seconds:.0} s at most");
+        info!("leaving once the reboot command has ended, {seconds:.0} s at most");
         true
     }
 
     pub(super) fn on_reboot_command_ended(&mut self, result: Result<(), String>) {
         match result {
             Ok(()) => {
-                log::info!("reboot command accepted");
+                info!("reboot command accepted");
                 if self.reboot.step == Step::Commanded {
                     self.reboot.step = Step::Accepted;
                 }
@@ -299,7 +299,7 @@ impl Core {
             }
             Err(reason) if self.reboot.step == Step::Commanded => self.force_reboot(&reason),
             // Given up on before it ended.
-            Err(reason) => log::warn!("{reason}"),
+            Err(reason) => warn!("{reason}"),
         }
     }
 
@@ -323,7 +323,7 @@ impl Core {
                 "{reason}; would force the reboot: NERVES_HUB_REBOOT_FORCE is off"
             ));
         }
-        log::error!("{reason}; forcing the reboot");
+        error!("{reason}; forcing the reboot");
         self.reboot.step = Step::Forced;
         self.set_timer(Timer::RebootOverdue, self.setup.reboot_timeout);
         self.effect(Effect::ForceReboot);
@@ -331,7 +331,7 @@ impl Core {
 
     /// Firmware was installed before the agent started again; the machine is still up.
     pub(super) fn keep_promise(&mut self, Installed { uuid, reboot }: Installed) {
-        log::info!("firmware {uuid} was installed before the agent started again");
+        info!("firmware {uuid} was installed before the agent started again");
         match reboot {
             Ordered::No => self.settle(uuid, None),
             Ordered::Tried => self.reboot_into_new_firmware(),
@@ -345,7 +345,7 @@ impl Core {
     /// An earlier run's command was accepted: the machine has its time to go down.
     fn await_accepted_reboot(&mut self) {
         let pause = show_duration(self.setup.reboot_timeout);
-        log::warn!("the machine was told to reboot and has not; telling it again in {pause}");
+        warn!("the machine was told to reboot and has not; telling it again in {pause}");
         self.reboot.why = Some(Why::Update);
         self.reboot.step = Step::Resting;
         self.set_timer(Timer::RebootRetry, self.setup.reboot_timeout);
@@ -357,18 +357,18 @@ impl Core {
             self.reboot.step,
             Step::Commanded | Step::Accepted | Step::Forced
         ) {
-            return log::warn!("{reason}");
+            return warn!("{reason}");
         }
         self.timers.cancel(Timer::RebootOverdue);
         self.reboot.step = Step::Resting;
         if self.leaving {
-            log::error!("{reason}");
+            error!("{reason}");
             return self.exit();
         }
         let factor = 1u32.checked_shl(self.reboot.failures).unwrap_or(u32::MAX);
         let pause = RETRY_MIN.saturating_mul(factor).min(RETRY_MAX);
         self.reboot.failures = (self.reboot.failures + 1).min(31);
-        log::error!("{reason}; trying again in {} s", pause.as_secs());
+        error!("{reason}; trying again in {} s", pause.as_secs());
         self.set_timer(Timer::RebootRetry, pause);
     }
 
@@ -391,7 +391,7 @@ impl Core {
         if self.reboot.why != Some(Why::Trial) || self.reboot.step == Step::None {
             return;
         }
-        log::info!("the reboot for want of validation is called off");
+        info!("the reboot for want of validation is called off");
         for timer in [
             Timer::RebootAnnounced,
             Timer::RebootOverdue,

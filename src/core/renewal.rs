@@ -117,7 +117,7 @@ impl Core {
             && held.checksum == offer.checksum
             && held.partials == offer.partials;
         if is_same {
-            log::info!("fresh URL for firmware {}", offer.uuid);
+            info!("fresh URL for firmware {}", offer.uuid);
             let (job, url) = (install.job, offer.url.clone());
             install.offer = offer;
             self.push_device(DevicePush::Received);
@@ -125,7 +125,7 @@ impl Core {
             self.push_device(DevicePush::Started { interface });
             return self.effect(Effect::RenewUrl(job, url));
         }
-        log::warn!("the hub offers {} instead of {}", offer.uuid, held.uuid);
+        warn!("the hub offers {} instead of {}", offer.uuid, held.uuid);
         install.instead = Some(offer);
         self.cancel_install("another firmware is offered instead".to_owned());
     }

@@ -48,7 +48,7 @@ impl Core {
         }
         self.sending.last += 1;
         let id = SendId(self.sending.last);
-        log::info!("sending {} to the console", path.display());
+        info!("sending {} to the console", path.display());
         self.effect(Effect::StartSending(id, path.clone()));
         self.sending.current = Some(Transfer {
             id,
@@ -144,11 +144,11 @@ impl Core {
         };
         let answer = match result {
             Ok(size) => {
-                log::info!("{} sent, {size} bytes", path.display());
+                info!("{} sent, {size} bytes", path.display());
                 Ok(json!({ "size": size }))
             }
             Err(reason) => {
-                log::warn!("{} not sent: {reason}", path.display());
+                warn!("{} not sent: {reason}", path.display());
                 Err(Fault::new(Code::Failed, reason))
             }
         };

@@ -156,7 +156,7 @@ impl Core {
     }
 
     pub(super) fn on_restart_requested(&mut self, kind: ShellKind) {
-        log::info!("{}: the hub asks for a new shell", kind.name());
+        info!("{}: the hub asks for a new shell", kind.name());
         match self.shells.get(kind).life {
             Life::Running(_) | Life::Ending(..) => {
                 self.announce(kind, "restarting");
@@ -186,7 +186,7 @@ impl Core {
 
     pub(super) fn on_kill_requested(&mut self, kind: ShellKind, signal: i32) {
         if let Life::Running(id) = self.shells.get(kind).life {
-            log::info!("{}: signal {signal} from the hub", kind.name());
+            info!("{}: signal {signal} from the hub", kind.name());
             self.effect(Effect::Shell(id, ShellOrder::Signal(signal)));
         }
     }
@@ -195,7 +195,7 @@ impl Core {
     pub(super) fn on_shell_idle(&mut self, kind: ShellKind) {
         if let Life::Running(_) = self.shells.get(kind).life {
             let limit = show_duration(self.setup.shells.timeout);
-            log::info!("{}: no key pressed for {limit}", kind.name());
+            info!("{}: no key pressed for {limit}", kind.name());
             let text = format!("session timeout: no key for {limit}; press a key to start again");
             self.announce(kind, &text);
             self.end_shell(kind, Then::Over);
@@ -269,7 +269,7 @@ impl Core {
         }
         match event {
             ShellEvent::Started { pid, program } => {
-                log::info!("{}: opened by the hub: {program}, pid {pid}", kind.name());
+                info!("{}: opened by the hub: {program}, pid {pid}", kind.name());
                 if std::mem::take(&mut shell.asked) {
                     let status = ExtensionPush::ShellStatus(Ok(()));
                     self.say(kind, Outbound::Extension(status));
@@ -285,7 +285,7 @@ impl Core {
 
     fn on_shell_ended(&mut self, kind: ShellKind, end: ShellEnd) {
         self.timers.cancel(Timer::ShellIdle(kind));
-        log::info!("{}: closed: {}", kind.name(), in_words(&end));
+        info!("{}: closed: {}", kind.name(), in_words(&end));
         let shell = self.shells.get(kind);
         let then = match shell.life {
             Life::Ending(_, then) => Some(then),
@@ -404,7 +404,7 @@ impl Core {
         };
         match sent {
             Some(reference) => self.shells.get(kind).outlet.note_pushed(reference, push),
-            None => log::debug!("{}: output for nobody is dropped", kind.name()),
+            None => debug!("{}: output for nobody is dropped", kind.name()),
         }
     }
 }

@@ -150,8 +150,8 @@ impl Core {
                 self.trial.put_off = false;
                 // Every 10 s the same would drown everything else.
                 match self.trial.last_objection.as_ref() == Some(&reason) {
-                    true => log::debug!("the running firmware is not found good: {reason}"),
-                    false => log::warn!("the running firmware is not found good: {reason}"),
+                    true => debug!("the running firmware is not found good: {reason}"),
+                    false => warn!("the running firmware is not found good: {reason}"),
                 }
                 self.trial.last_objection = Some(reason);
                 self.set_timer(Timer::Validation, POLL);
@@ -163,10 +163,10 @@ impl Core {
     fn mark_valid(&mut self) {
         self.trial.put_off = self.update.may_have_switched();
         if self.trial.put_off {
-            log::debug!("the running firmware is good: to be marked valid if the update fails");
+            debug!("the running firmware is good: to be marked valid if the update fails");
             return self.set_timer(Timer::Validation, POLL);
         }
-        log::info!("the running firmware is good: marking it valid");
+        info!("the running firmware is good: marking it valid");
         self.trial.step = Step::Marking;
         self.effect(Effect::MarkValid);
     }
@@ -191,7 +191,7 @@ impl Core {
             .unwrap_or(u32::MAX);
         let pause = POLL.saturating_mul(factor).min(MARK_RETRY_MAX);
         self.trial.mark_failures = (self.trial.mark_failures + 1).min(31);
-        log::error!(
+        error!(
             "the running firmware could not be marked valid: {reason}; trying again in {} s",
             pause.as_secs()
         );
@@ -209,7 +209,7 @@ impl Core {
     }
 
     fn on_validated(&mut self) {
-        log::info!("the running firmware is marked valid");
+        info!("the running firmware is marked valid");
         self.device.validated = true;
         self.trial.step = Step::Waiting;
         self.timers.cancel(Timer::Validation);
@@ -242,13 +242,13 @@ impl Core {
         match self.next_trial_reboot() {
             Ok((uuid, number)) => {
                 let most = self.setup.trial.reboots;
-                log::error!(
+                error!(
                     "firmware {uuid} was not marked valid within {timeout}: to be rebooted so \
                      that the bootloader goes back ({number} of {most})"
                 );
                 self.effect(Effect::CountTrialReboot { uuid, number });
             }
-            Err(reason) => log::error!(
+            Err(reason) => error!(
                 "the running firmware was not marked valid within {timeout}, but {reason}: \
                  not rebooting"
             ),
@@ -302,7 +302,7 @@ impl Core {
                 self.announce_reboot(Why::Trial);
             }
             Counted::Failed(reason) => {
-                log::error!(
+                error!(
                     "{reason}; not rebooting: without a count it might go on for ever; \
                      trying again in {} s",
                     COUNT_RETRY.as_secs()

@@ -104,19 +104,17 @@ impl Update {
 impl Core {
     pub(super) fn on_offer(&mut self, offer: Box<Offer>) {
         if self.leaving {
-            return log::info!("leaving: firmware {} left alone", offer.uuid);
+            return info!("leaving: firmware {} left alone", offer.uuid);
         }
         if self.reboot.is_under_way() {
-            return log::info!("rebooting: firmware {} left alone", offer.uuid);
+            return info!("rebooting: firmware {} left alone", offer.uuid);
         }
         let Some(offer) = self.hold_against_phase(offer) else {
             return;
         };
-        log::info!(
+        info!(
             "firmware {} offered: {} {}",
-            offer.uuid,
-            offer.product,
-            offer.version
+            offer.uuid, offer.product, offer.version
         );
         self.push_device(DevicePush::Received);
         self.publish(Occurrence::UpdateOffered(offer.clone()));
@@ -145,7 +143,7 @@ impl Core {
                 local: Some(local), ..
             }) => local.keep_waiting(offer),
             Phase::Reporting(report) if report.failure.is_some() => {
-                log::info!(
+                info!(
                     "firmware {} waits for the last outcome's report",
                     offer.uuid
                 );
@@ -155,7 +153,7 @@ impl Core {
             | Phase::Installing(_)
             | Phase::Reporting(_)
             | Phase::Rebooting => {
-                log::info!(
+                info!(
                     "firmware {} left alone: another update is in hand",
                     offer.uuid
                 );
@@ -169,7 +167,7 @@ impl Core {
         self.update.hold = None;
         self.timers.cancel(Timer::Hold);
         if self.public_keys().is_empty() && self.keys_may_come() {
-            log::info!("waiting for the hub's public keys");
+            info!("waiting for the hub's public keys");
             self.update.phase = Phase::AwaitingKeys(offer);
             return;
         }
@@ -278,7 +276,7 @@ impl Core {
     /// Keeps the first reason; the job ends with its `Finished`.
     pub(super) fn cancel_install(&mut self, reason: String) {
         if let Phase::Installing(install) = &mut self.update.phase {
-            log::error!("update cancelled: {reason}");
+            error!("update cancelled: {reason}");
             install.cause.get_or_insert(reason);
             let job = install.job;
             self.effect(Effect::CancelInstall(job));
@@ -348,7 +346,7 @@ impl Core {
             (None, Ok(())) => None,
         };
         if self.leaving && failure.is_some() {
-            log::info!("update cancelled, running firmware untouched; leaving");
+            info!("update cancelled, running firmware untouched; leaving");
             return self.exit();
         }
         self.timers.cancel(Timer::FreshOffer);
@@ -369,7 +367,7 @@ impl Core {
         match &self.update.phase {
             Phase::Installing(install) if install.all_handed_over => {
                 let seconds = self.setup.shutdown_timeout.as_secs_f64();
-                log::info!("leaving once the installer has finished, {seconds:.0} s at most");
+                info!("leaving once the installer has finished, {seconds:.0} s at most");
                 self.set_timer(Timer::Shutdown, self.setup.shutdown_timeout);
                 true
             }
@@ -395,7 +393,7 @@ impl Core {
             true => "reboot command",
             false => "installer",
         };
-        log::warn!("the {what} did not end in time; leaving without it");
+        warn!("the {what} did not end in time; leaving without it");
         self.abandon_install();
         self.exit();
     }

@@ -78,13 +78,13 @@ pub fn find(folder: &Path) -> Vec<Program> {
         match found {
             Ok(program) if programs.iter().any(|other| other.name == program.name) => {
                 let path = program.path.display();
-                log::error!(
+                error!(
                     "extension {path}: another one is called {:?} too",
                     program.name
                 );
             }
             Ok(program) => programs.push(program),
-            Err(problem) => log::error!("{problem}"),
+            Err(problem) => error!("{problem}"),
         }
     }
     programs
@@ -176,7 +176,7 @@ impl Runner {
         }
         let leader = Pid::from_raw(child.id().cast_signed());
         let name = &self.program.name;
-        log::info!("extension {name} started (pid {leader})");
+        info!("extension {name} started (pid {leader})");
         let mut running = Running {
             child,
             leader,
@@ -218,7 +218,7 @@ impl Extension for Runner {
                         let steady = ended.since.elapsed() >= STEADY;
                         pause = if steady { FIRST_PAUSE } else { pause };
                         let name = &self.program.name;
-                        log::warn!("extension {name} has ended; it is started again in {pause:?}");
+                        warn!("extension {name} has ended; it is started again in {pause:?}");
                         due = Some(Instant::now() + pause);
                         pause = LONGEST_PAUSE.min(pause * 2);
                     }
@@ -264,7 +264,7 @@ impl Running {
         };
         let (nudger, is_silent) = (link.nudger(), Arc::clone(&self.is_silent));
         let done = Silence(nudger, is_silent);
-        let last_words = |panic: String| log::error!("extension's output: {panic}");
+        let last_words = |panic: String| error!("extension's output: {panic}");
         thread::spawn("ext-out", last_words, move || {
             listener.hear(out, err);
             drop(done);
@@ -366,7 +366,7 @@ impl Listener {
                 };
                 self.speaker.push(event, payload);
             }
-            _ => log::warn!(
+            _ => warn!(
                 "extension {}: not {{\"event\": \"…\", \"payload\": {{…}}}}: {:.80}",
                 self.name,
                 String::from_utf8_lossy(line)
@@ -376,7 +376,7 @@ impl Listener {
 
     fn complain(&mut self, line: &[u8]) {
         self.wait();
-        log::info!(
+        info!(
             "extension {}: {:.400}",
             self.name,
             String::from_utf8_lossy(line)
@@ -419,7 +419,7 @@ impl Lines {
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.take(&rest[..end]);
             if std::mem::take(&mut self.is_too_long) {
-                log::warn!("a line of an extension is longer than {LINE_MAX} bytes: left out");
+                warn!("a line of an extension is longer than {LINE_MAX} bytes: left out");
             } else if !self.begun.is_empty() {
                 each(&self.begun);
             }

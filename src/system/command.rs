@@ -296,7 +296,7 @@ fn kill(child: &mut Child) {
     let end = Instant::now() + REAP;
     while let Ok(None) = child.try_wait() {
         if Instant::now() >= end {
-            log::warn!("killed process {} does not go away", child.id());
+            warn!("killed process {} does not go away", child.id());
             return;
         }
         std::thread::sleep(Duration::from_millis(2));

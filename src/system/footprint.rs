@@ -26,7 +26,7 @@ pub fn release_code() {
         // run, and this.
         let advised = unsafe { madvise(start, range.len(), MmapAdvise::MADV_DONTNEED) };
         if let Err(error) = advised {
-            log::debug!("code stays mapped: {error}");
+            debug!("code stays mapped: {error}");
         }
     }
 }

@@ -81,7 +81,7 @@ impl Site {
         let (path, is_expected) = self.settings.path(hook)?;
         match path.metadata() {
             Err(error) if is_missing(error.kind()) && is_expected => {
-                log::error!("hook {}: {} does not exist", hook.name(), path.display());
+                error!("hook {}: {} does not exist", hook.name(), path.display());
                 None
             }
             Err(error) if is_missing(error.kind()) => None,
@@ -93,7 +93,7 @@ impl Site {
     /// Runs the hook to its end; its standard error goes into the log.
     pub fn run(&self, call: &Call) -> HookEnd {
         let name = call.hook.name();
-        self.run_saying(call, &mut |line| log::info!("hook {name}: {line}"))
+        self.run_saying(call, &mut |line| info!("hook {name}: {line}"))
     }
 
     /// The same; `say` gets each line of standard error.

@@ -93,7 +93,7 @@ impl KeyValues {
         match (self.get(first), self.get(second)) {
             (Some(first), Some(second)) => Some((first, second)),
             (Some(_), None) => {
-                log::warn!("{first} is on the device without {second}: not used");
+                warn!("{first} is on the device without {second}: not used");
                 None
             }
             _ => None,

@@ -95,7 +95,7 @@ impl std::error::Error for MetadataError {}
 pub fn load(settings: &MetadataSettings) -> Result<KeyValues, MetadataError> {
     let (values, warning) = load_with_warning(settings)?;
     if let Some(warning) = warning {
-        log::warn!("{warning}");
+        warn!("{warning}");
     }
     Ok(values)
 }

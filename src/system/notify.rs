@@ -29,7 +29,7 @@ impl Notifier {
                 Ok((socket, address?))
             });
             opened
-                .inspect_err(|error| log::warn!("NOTIFY_SOCKET {name:?}: {error}"))
+                .inspect_err(|error| warn!("NOTIFY_SOCKET {name:?}: {error}"))
                 .ok()
         });
         Self {
@@ -52,7 +52,7 @@ impl Notifier {
         if let Some((socket, address)) = &self.peer
             && let Err(error) = socket.send_to_addr(text.as_bytes(), address)
         {
-            log::debug!("NOTIFY_SOCKET: {error}");
+            debug!("NOTIFY_SOCKET: {error}");
         }
     }
 

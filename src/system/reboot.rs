@@ -22,9 +22,9 @@ pub fn flush(limit: Duration) {
     };
     match thread::spawn("sync", |_| {}, work) {
         Ok(_) if receiver.recv_timeout(limit).is_ok() => {}
-        Ok(_) => log::error!("the disks took longer than {limit:?} to flush; going on"),
+        Ok(_) => error!("the disks took longer than {limit:?} to flush; going on"),
         Err(error) => {
-            log::warn!("no thread to flush disks on ({error}); doing it here");
+            warn!("no thread to flush disks on ({error}); doing it here");
             nix::unistd::sync();
         }
     }

@@ -212,7 +212,7 @@ fn perform(settings: &SlotSettings, action: Action) -> Result<(), SlotError> {
     };
     let values = metadata::load(&settings.metadata).unwrap_or_else(|error| {
         // The archive may do without, given a device path.
-        log::warn!("{error}");
+        warn!("{error}");
         KeyValues::default()
     });
     refuse_when_stale(&values, booted(settings).as_deref(), action)?;

@@ -95,7 +95,7 @@ pub fn each<T: Send, R: Send>(
             let job = move || *result = Some(work(item));
             let builder = Builder::new().name(name.to_owned()).stack_size(STACK);
             if let Err(error) = builder.spawn_scoped(scope, job) {
-                log::warn!("no thread for {name}: {error}");
+                warn!("no thread for {name}: {error}");
             }
         }
         work(first)

@@ -143,10 +143,10 @@ pub fn tidy<'a>(settings: &ArchiveSettings, earlier: impl Iterator<Item = &'a st
         let names = Names::of_archive(settings, uuid);
         let path = names.placed();
         if fs::symlink_metadata(&path).is_ok() {
-            log::info!("removing {}: a newer archive is here", path.display());
+            info!("removing {}: a newer archive is here", path.display());
             if let Err(Failure::Failed(reason)) = names.shelf.remove(&path) {
                 // Tried again with the next archive.
-                log::warn!("{reason}");
+                warn!("{reason}");
             }
         }
     }

@@ -249,7 +249,7 @@ pub fn claim(names: &Names) -> Result<(), Failure> {
     for name in listed(folder).map_err(|error| words.unusable("read", folder, &error))? {
         if words.is_ours(&name) && !names.owns(&name) {
             let (file, folder) = (words.file, folder.display());
-            log::info!("removing {name} of another {file} from {folder}");
+            info!("removing {name} of another {file} from {folder}");
             names.shelf.remove(&names.shelf.folder.join(name))?;
         }
     }

@@ -115,7 +115,7 @@ impl<'a> Fetcher<'a> {
             .header("X-Retry-Number", request.number.to_string());
         if ranged {
             let last = end.map_or(String::new(), |end| (end - 1).to_string());
-            log::debug!("asking for bytes {offset}-{last}");
+            debug!("asking for bytes {offset}-{last}");
             get = get.header("Range", format!("bytes={offset}-{last}"));
             if let Some(guard) = known.if_range().filter(|_| request.guarded) {
                 get = get.header("If-Range", guard);
@@ -123,7 +123,7 @@ impl<'a> Fetcher<'a> {
         }
         let response = get.call().map_err(|error| self.explain(error))?;
         let head = read_head(&response);
-        log::debug!("{}: HTTP {}", http::without_query(url), head.status);
+        debug!("{}: HTTP {}", http::without_query(url), head.status);
         let whole = match judge(Asked { offset, ranged }, known, &head) {
             Verdict::Append => false,
             Verdict::Whole if ranged && offset > 0 && !sink.takes_whole() => {
@@ -304,7 +304,7 @@ fn start_over(known: &mut Known, sink: &mut dyn Sink, reason: String) -> Ended {
 }
 
 fn forget(known: &mut Known, sink: &mut dyn Sink, reason: &str) -> Result<(), Failure> {
-    log::warn!("starting the download over: {reason}");
+    warn!("starting the download over: {reason}");
     *known = Known::offered(known.offered_size);
     sink.start_over()
 }

@@ -93,7 +93,7 @@ impl Journal {
     /// What the agent's last run left in this boot. A reboot settles everything.
     pub fn read(&self) -> Option<Entry> {
         let bytes = durable::read(&self.path, CAP).unwrap_or_else(|error| {
-            log::warn!("{}: {error}; not used", self.path.display());
+            warn!("{}: {error}; not used", self.path.display());
             None
         })?;
         let entry = self.parse(&bytes);
@@ -202,7 +202,7 @@ impl Journal {
     fn complain(&self, done: io::Result<()>) {
         if let Err(error) = done {
             let path = self.path.display();
-            log::warn!("{path}: {error}; an update would not be continued after a crash");
+            warn!("{path}: {error}; an update would not be continued after a crash");
         }
     }
 }

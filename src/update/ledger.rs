@@ -36,7 +36,7 @@ impl Ledger {
     pub fn open(data_path: &Path) -> Self {
         let path = data_path.join(FILE);
         let entries = read(&path).unwrap_or_else(|error| {
-            log::warn!("{}: {error}; beginning anew", path.display());
+            warn!("{}: {error}; beginning anew", path.display());
             Vec::new()
         });
         Self { path, entries }

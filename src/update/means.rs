@@ -32,7 +32,7 @@ impl Means<'_> {
         held: u64,
         ends: Instant,
     ) -> Result<Secret, Failure> {
-        log::warn!("download refused: {reason}; asking the hub for a fresh URL");
+        warn!("download refused: {reason}; asking the hub for a fresh URL");
         (self.tell)(InstallEvent::UrlRefused {
             reason: reason.clone(),
             held,

@@ -80,7 +80,7 @@ fn plan(offer: &Offer) -> Result<Option<Plan>, Failure> {
             Err(problem) => problem,
         },
     };
-    log::warn!("{problem}: downloading the firmware as one part");
+    warn!("{problem}: downloading the firmware as one part");
     Ok(None)
 }
 
@@ -124,14 +124,14 @@ impl Parts<'_> {
             match held {
                 Some(part) if self.is_proven(part, &mut |_| {}) => self.plan.set_held(part, true),
                 _ => {
-                    log::debug!("{} is not, or no longer, a part", path.display());
+                    debug!("{} is not, or no longer, a part", path.display());
                     cache::remove(&path)?;
                 }
             }
         }
         match self.plan.held_bytes() {
             0 => {}
-            held => log::info!("{held} bytes are here already"),
+            held => info!("{held} bytes are here already"),
         }
         let size = self.plan.bytes(self.plan.parts() - 1).end;
         cache::make_sure_of_room(self.settings, size, size - self.plan.held_bytes())
@@ -263,7 +263,7 @@ impl Parts<'_> {
         self.wrong += 1;
         self.tries[part] += 1;
         let tries = self.tries[part];
-        log::warn!("part {part} is wrong, {tries} time(s) so far");
+        warn!("part {part} is wrong, {tries} time(s) so far");
         if tries < self.settings.part_attempts {
             return Ok(());
         }

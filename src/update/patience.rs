@@ -93,7 +93,7 @@ impl Patience {
         reason: String,
         after: Option<u64>,
     ) -> Result<Duration, Failure> {
-        log::warn!("download interrupted: {reason}");
+        warn!("download interrupted: {reason}");
         self.failed(reason.clone())?;
         let asked = Duration::from_secs(after.unwrap_or(0).min(MAX_RETRY_AFTER));
         let pause = self.settings.time_between_retries.max(asked);

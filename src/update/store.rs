@@ -54,7 +54,7 @@ pub(super) fn keep(wanted: Wanted, names: &Names, means: &Means) -> Result<(), F
     let (url, size) = (wanted.url, wanted.size);
     let (mut store, known) = Store::open(wanted, names)?;
     if store.position > 0 {
-        log::info!("{} bytes are here already", store.position);
+        info!("{} bytes are here already", store.position);
     }
     store.make_sure_of_room(size)?;
     let progress = Progress::new(means.tell, size, store.position);
@@ -155,7 +155,7 @@ impl<'a> Store<'a> {
             let damaged = offered.is_some_and(|offered| *offered != found)
                 || (is_noted.is_ok() && noted != found);
             if damaged {
-                log::warn!("kept bytes from {begin} on are damaged; fetching them again");
+                warn!("kept bytes from {begin} on are damaged; fetching them again");
                 return self.back_to(begin, before);
             }
             if is_noted.is_err() && offered.is_none() {
@@ -286,7 +286,7 @@ impl Sink for Store<'_> {
         let found: [u8; 32] = self.hasher.clone().finalize().into();
         if self.wanted.checksum.is_some_and(|sum| sum != found) {
             if let Some((at, hasher)) = self.doubt.take() {
-                log::warn!("the file is wrong; fetching again what was not safe, from byte {at}");
+                warn!("the file is wrong; fetching again what was not safe, from byte {at}");
                 self.back_to(at, hasher)?;
                 return Ok(false);
             }
@@ -295,7 +295,7 @@ impl Sink for Store<'_> {
                 self.is_spoilt = true;
                 return Err(checksum_mismatch(&found));
             }
-            log::warn!("the file's SHA-256 is not the offered one; fetching it again");
+            warn!("the file's SHA-256 is not the offered one; fetching it again");
             self.start_over()?;
             return Ok(false);
         }
@@ -329,7 +329,7 @@ fn read_facts(names: &Names, wanted: &Wanted) -> Option<Known> {
     let facts: Value = serde_json::from_slice(&bytes).ok()?;
     let same = facts["size"] == json!(wanted.size) && facts["checksum"] == json!(wanted.checksum);
     if !same {
-        log::info!("{} is another file now", names.partial().display());
+        info!("{} is another file now", names.partial().display());
         return None;
     }
     let text = |name: &str| facts[name].as_str().map(str::to_owned);

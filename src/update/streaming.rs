@@ -99,7 +99,7 @@ impl Sink for Stream<'_> {
             if self.checksum_tries >= CHECKSUM_TRIES {
                 return Err(checksum_mismatch(&found));
             }
-            log::warn!("the file's SHA-256 is not the offered one; fetching it again");
+            warn!("the file's SHA-256 is not the offered one; fetching it again");
             self.start_over()?;
             return Ok(false);
         }

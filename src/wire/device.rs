@@ -80,7 +80,7 @@ pub(super) fn offer_in_reply(response: &Value) -> Option<Box<Offer>> {
         Ok(DeviceEvent::Update(offer)) => Some(offer),
         Ok(_) => None,
         Err(error) => {
-            log::debug!("update in the join reply ignored: {error}");
+            debug!("update in the join reply ignored: {error}");
             None
         }
     }
@@ -170,7 +170,7 @@ fn partials(payload: &Value) -> Vec<[u8; 32]> {
     };
     let parsed: Result<Vec<_>, WireError> = list.iter().map(parse_checksum).collect();
     parsed.unwrap_or_else(|error| {
-        log::warn!("partials_checksums ignored: {error}");
+        warn!("partials_checksums ignored: {error}");
         Vec::new()
     })
 }

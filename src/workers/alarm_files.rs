@@ -99,7 +99,7 @@ fn look(folder: &Path, known: &[Found]) -> io::Result<Vec<Found>> {
                 let is_news = !known.contains(&(name.clone(), None));
                 if is_news {
                     let path = entry.path();
-                    log::warn!("{} is no alarm: {error}", path.display());
+                    warn!("{} is no alarm: {error}", path.display());
                 }
                 found.push((name, None));
             }

@@ -109,7 +109,7 @@ impl Work<'_> {
         match self.verify(&path) {
             Ok(()) => Ok(true),
             Err(ArchiveEnd::Refused(reason)) => {
-                log::warn!("{} is no good any more: {reason}", path.display());
+                warn!("{} is no good any more: {reason}", path.display());
                 archive::remove_placed(&self.names)?;
                 Ok(false)
             }
@@ -169,7 +169,7 @@ impl Work<'_> {
 
     fn announce(&self, ledger: &mut Ledger) -> Result<(), String> {
         let path = self.names.placed();
-        log::info!("archive {} is ready: {}", self.uuid, path.display());
+        info!("archive {} is ready: {}", self.uuid, path.display());
         let Tools {
             settings, hooks, ..
         } = self.tools;
@@ -221,9 +221,9 @@ impl Work<'_> {
         match end {
             HookEnd::Absent | HookEnd::Exited { code: 0, .. } => {}
             HookEnd::Exited { code, .. } => {
-                log::error!("hook {} exited with {code}", hook.name());
+                error!("hook {} exited with {code}", hook.name());
             }
-            HookEnd::Failed(reason) => log::error!("hook {}: {reason}", hook.name()),
+            HookEnd::Failed(reason) => error!("hook {}: {reason}", hook.name()),
         }
     }
 
@@ -235,7 +235,7 @@ impl Work<'_> {
         let output = command::capture(&mut program, READY_DEADLINE, COMMAND_OUTPUT);
         let verdict = output.map_err(|error| error.to_string());
         if let Err(problem) = verdict.and_then(|output| command::verdict(&output)) {
-            log::error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
+            error!("NERVES_HUB_ARCHIVE_READY_COMMAND: {text:?}: {problem}");
         }
     }
 }

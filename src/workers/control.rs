@@ -56,14 +56,14 @@ pub fn run(
     let door = match Door::open(settings) {
         Ok(door) => door,
         Err(reason) => {
-            log::error!(
+            error!(
                 "control socket {}: {reason}; going on without it (see NERVES_HUB_CONTROL_SOCKET)",
                 settings.path.display()
             );
             return Ok(());
         }
     };
-    log::info!("control socket {} is open", settings.path.display());
+    info!("control socket {} is open", settings.path.display());
     let mut server = Server {
         door,
         hello: control::hello(crate::USER_AGENT, identifier),
@@ -108,7 +108,7 @@ impl Server<'_> {
                     }
                 }
                 Ok(Command::DropAll) => {
-                    log::warn!("control socket: more to say than can be said; all are dropped");
+                    warn!("control socket: more to say than can be said; all are dropped");
                     self.clients.iter_mut().for_each(Client::give_up);
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -139,7 +139,7 @@ impl Server<'_> {
         self.clients.retain(|client| {
             let stays = client.stays(now);
             if !stays {
-                log::debug!("control client {} left", client.id.0);
+                debug!("control client {} left", client.id.0);
                 if client.is_known {
                     let _ = inbox.send(Event::Control(client.id, ControlEvent::Left));
                 }
@@ -188,7 +188,7 @@ impl Server<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::debug!("control socket: {error}");
+                    debug!("control socket: {error}");
                     self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
@@ -200,7 +200,7 @@ impl Server<'_> {
         let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
         let (uid, pid) = peer.map_or((u32::MAX, 0), |peer| (peer.uid(), peer.pid()));
         if self.clients.len() >= MAX_CLIENTS {
-            log::debug!("control client of uid {uid}, pid {pid} refused: {MAX_CLIENTS} are here");
+            debug!("control client of uid {uid}, pid {pid} refused: {MAX_CLIENTS} are here");
             let text = format!("{MAX_CLIENTS} clients are connected already");
             let answer = Outgoing::nonsense(Code::Busy, text).line();
             // Whether it is read is not our business.
@@ -209,7 +209,7 @@ impl Server<'_> {
         }
         self.last_client += 1;
         let id = ClientId(self.last_client);
-        log::debug!("control client {}: uid {uid}, pid {pid}", id.0);
+        debug!("control client {}: uid {uid}, pid {pid}", id.0);
         let mut client = Client::new(id, stream, Instant::now());
         client.send(&self.hello);
         self.clients.push(client);

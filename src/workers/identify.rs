@@ -65,7 +65,7 @@ pub fn run(site: &Site, cancel: &Cancel) -> Result<(), String> {
         None => show_led(site, cancel),
     };
     if let Err(reason) = shown {
-        log::warn!("identify: {reason}");
+        warn!("identify: {reason}");
     }
     Ok(())
 }
@@ -76,8 +76,8 @@ fn run_hook(hooks: &hook::Site) -> bool {
     match hooks.run(&Call::new(Hook::Identify)) {
         HookEnd::Absent => return false,
         HookEnd::Exited { code: 0, .. } => {}
-        HookEnd::Exited { code, .. } => log::warn!("hook {name} exited with {code}"),
-        HookEnd::Failed(reason) => log::warn!("hook {name}: {reason}"),
+        HookEnd::Exited { code, .. } => warn!("hook {name} exited with {code}"),
+        HookEnd::Failed(reason) => warn!("hook {name}: {reason}"),
     }
     true
 }
@@ -85,7 +85,7 @@ fn run_hook(hooks: &hook::Site) -> bool {
 fn show_led(site: &Site, cancel: &Cancel) -> Result<(), String> {
     match &site.settings.led {
         Led::None => {
-            log::debug!("nothing to show it with: see NERVES_HUB_IDENTIFY_COMMAND");
+            debug!("nothing to show it with: see NERVES_HUB_IDENTIFY_COMMAND");
             Ok(())
         }
         Led::Named(name) => blink(&site.leds.join(name), site.show, cancel),
@@ -139,7 +139,7 @@ struct Borrowed<'a> {
 fn blink(led: &Path, show: Duration, cancel: &Cancel) -> Result<(), String> {
     let wrong = |error: io::Error| format!("LED {}: {error}", led.display());
     let borrowed = Borrowed::new(led).map_err(wrong)?;
-    log::info!("identify: LED {} blinks", led.display());
+    info!("identify: LED {} blinks", led.display());
     let end = Instant::now() + show;
     let result = match borrowed.blink_by_kernel() {
         true => {
@@ -213,7 +213,7 @@ impl<'a> Borrowed<'a> {
         for (file, value) in steps {
             if let Err(error) = self.write(file, value) {
                 let path = self.led.join(file);
-                log::warn!("cannot set {} to {value} again: {error}", path.display());
+                warn!("cannot set {} to {value} again: {error}", path.display());
             }
         }
     }

@@ -111,7 +111,7 @@ impl Installation<'_> {
             };
             match outcome.map_err(failed)? {
                 Outcome::Installed => return Ok(()),
-                Outcome::StartOver => log::info!("the installer starts over"),
+                Outcome::StartOver => info!("the installer starts over"),
             }
         }
     }
@@ -122,9 +122,9 @@ impl Installation<'_> {
         if !problem.is_its_word() || self.order.file.is_some() {
             return;
         }
-        log::warn!("removing {}: {problem}", path.display());
+        warn!("removing {}: {problem}", path.display());
         if let Err(error) = durable::remove(path) {
-            log::warn!("cannot remove {}: {error}", path.display());
+            warn!("cannot remove {}: {error}", path.display());
         }
     }
 }

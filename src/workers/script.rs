@@ -76,7 +76,7 @@ pub fn tidy(site: &Site) {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         for entry in entries.filter(|_| is_private(folder)) {
             if let Err(error) = fs::remove_file(entry.path()) {
-                log::warn!("cannot remove {}: {error}", entry.path().display());
+                warn!("cannot remove {}: {error}", entry.path().display());
             }
         }
     }
@@ -194,7 +194,7 @@ impl Run {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    log::warn!("cannot read what a support script prints: {error}");
+                    warn!("cannot read what a support script prints: {error}");
                     self.output = None;
                 }
             }
@@ -263,7 +263,7 @@ impl Remains {
         let is_over = || session::end(self.leader) || Instant::now() >= until;
         while !is_over() {}
         if reap(&mut self.child, until).is_none() {
-            log::warn!("support script {} does not die", self.leader);
+            warn!("support script {} does not die", self.leader);
         }
     }
 }
@@ -307,7 +307,7 @@ impl Placed {
 impl Drop for Placed {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0) {
-            log::warn!("cannot remove {}: {error}", self.0.display());
+            warn!("cannot remove {}: {error}", self.0.display());
         }
     }
 }

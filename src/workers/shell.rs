@@ -86,7 +86,7 @@ pub fn run(
             let mut shell = Shell::new(pty, orders, waker);
             let served = shell.serve(&tell);
             if let Err(error) = served {
-                log::error!("{}: {error}", id.kind.name());
+                error!("{}: {error}", id.kind.name());
             }
             shell.end()
         }
@@ -171,7 +171,7 @@ impl<'a> Shell<'a> {
         }
         let room = BACKLOG - self.input.len();
         if keys.len() > room {
-            log::warn!(
+            warn!(
                 "the shell reads no keys; {} bytes dropped",
                 keys.len() - room
             );
@@ -204,7 +204,7 @@ impl<'a> Shell<'a> {
     /// To the program, and to what it runs in the foreground.
     fn signal(&self, number: i32) {
         let Ok(signal) = nix::sys::signal::Signal::try_from(number) else {
-            return log::warn!("signal {number} cannot be sent");
+            return warn!("signal {number} cannot be sent");
         };
         let shell = Pid::from_raw(self.pty.pid());
         if let Ok(group) = tcgetpgrp(&self.pty.master)
@@ -214,7 +214,7 @@ impl<'a> Shell<'a> {
             let _ = nix::sys::signal::killpg(group, signal);
         }
         if let Err(error) = kill(shell, signal) {
-            log::warn!("signal {number} to process {shell}: {error}");
+            warn!("signal {number} to process {shell}: {error}");
         }
     }
 

@@ -87,7 +87,7 @@ pub fn run(
         Err(failure) => tell(SocketEvent::ConnectFailed(failure)),
         Ok(socket) => {
             if let Err(error) = socket.get_ref().get_ref().keep_little_unsent(LOW_WATER) {
-                log::debug!("TCP_NOTSENT_LOWAT: {error}");
+                debug!("TCP_NOTSENT_LOWAT: {error}");
             }
             let local = socket.get_ref().get_ref().local_ip();
             tell(SocketEvent::Opened {
@@ -214,7 +214,7 @@ impl OpenSocket {
             let message = self.socket.read();
             let skipped = self.socket.get_mut().take_skipped();
             if skipped > 0 {
-                log::warn!("{skipped} message(s) above {MAX_MESSAGE} bytes from the hub skipped");
+                warn!("{skipped} message(s) above {MAX_MESSAGE} bytes from the hub skipped");
             }
             match message {
                 Ok(message) => understand(message, tell)?,
@@ -320,7 +320,7 @@ fn understand(message: Message, tell: &impl Fn(SocketEvent)) -> Result<(), Strin
             log::trace!("from hub: {inbound:?}");
             tell(SocketEvent::Received(inbound));
         }
-        Err(error) => log::debug!("ignored: {error}"),
+        Err(error) => debug!("ignored: {error}"),
     }
     Ok(())
 }

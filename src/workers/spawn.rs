@@ -77,7 +77,7 @@ impl Crew {
             }
         }
         for (worker, _) in self.running.iter().filter(|(worker, _)| must_end(*worker)) {
-            log::warn!("left behind: {worker:?}");
+            warn!("left behind: {worker:?}");
         }
     }
 }

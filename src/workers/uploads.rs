@@ -305,7 +305,7 @@ fn refuse_folder(folder: &OwnedFd, name: &str) -> io::Result<()> {
 
 fn remove(folder: &OwnedFd, name: &str) {
     if let Err(error) = unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
-        log::warn!("cannot remove {name} from the uploads folder: {error}");
+        warn!("cannot remove {name} from the uploads folder: {error}");
     }
 }
 

@@ -21,7 +21,7 @@ impl Core {
                 Err(Fault::new(Code::Busy, text))
             }
             Some(_) | None => {
-                log::info!("client {} is the decider now", client.0);
+                info!("client {} is the decider now", client.0);
                 self.control.decider = Some(client);
                 Ok(json!({ "decider": true }))
             }
@@ -92,7 +92,7 @@ impl Core {
     }
 
     pub(super) fn on_decider_left(&mut self) {
-        log::info!("the decider is gone");
+        info!("the decider is gone");
         self.control.decider = None;
         for (id, asked) in std::mem::take(&mut self.control.open) {
             self.pass_on(id, asked, None);

@@ -274,7 +274,7 @@ impl Core {
         let entry = &mut self.extensions.all[index];
         let name = entry.offered.name.clone();
         let was_attached = std::mem::take(&mut entry.is_attached);
-        log::error!("extension {name}: {reason}");
+        error!("extension {name}: {reason}");
         self.refuse_questions(index, reason);
         self.end_extension(index);
         self.clear_alarms_of(ExtensionId(index));

@@ -61,10 +61,10 @@ impl Scripts {
 impl Core {
     pub(in crate::core) fn on_script_requested(&mut self, request: ScriptRequest) {
         let Some(asker) = self.device_join() else {
-            return log::debug!("support script of a channel that is not joined ignored");
+            return debug!("support script of a channel that is not joined ignored");
         };
         if let Some(reason) = self.why_not_run(&request) {
-            log::warn!("support script {} refused: {reason}", request.reference);
+            warn!("support script {} refused: {reason}", request.reference);
             return self.answer(request.reference, String::new(), Err(reason));
         }
         if request.reference == CONNECTING_CODE {
@@ -108,10 +108,10 @@ impl Core {
             };
             let reference = &script.request.reference;
             if self.device_join() != Some(script.asker) {
-                log::warn!("support script {reference} not run: whoever asked is gone");
+                warn!("support script {reference} not run: whoever asked is gone");
                 continue;
             }
-            log::info!("support script {reference} started");
+            info!("support script {reference} started");
             let scripts = &mut self.operator.scripts;
             scripts.last += 1;
             let id = ScriptId(scripts.last);
@@ -144,9 +144,9 @@ impl Core {
             Ok(status) => format!("exit status {status}"),
             Err(reason) => reason.clone(),
         };
-        log::info!("support script {reference} ended: {result_text}");
+        info!("support script {reference} ended: {result_text}");
         if self.device_join() != Some(script.asker) {
-            log::warn!("answer to support script {reference} dropped: whoever asked is gone");
+            warn!("answer to support script {reference} dropped: whoever asked is gone");
         } else if !script.is_answered {
             let hint = result != Ok(0) && looks_like_elixir(&script.request.text);
             let output = match hint {
@@ -192,7 +192,7 @@ impl Core {
             }
         }
         for (asker, reference, reason) in late {
-            log::warn!("support script {reference}: {reason}");
+            warn!("support script {reference}: {reason}");
             if self.device_join() == Some(asker) {
                 let (output, result) = failed(String::new(), reason);
                 self.answer(reference, output, result);

@@ -61,7 +61,7 @@ impl Uploads {
         if self.ignored.iter().any(|other| other == name) {
             return;
         }
-        log::warn!("file {name:.60?} ignored: it did not begin");
+        warn!("file {name:.60?} ignored: it did not begin");
         self.remember_ignored(name);
     }
 
@@ -100,7 +100,7 @@ impl Core {
         uploads.ignored.retain(|other| *other != name);
         uploads.last += 1;
         let id = UploadId(uploads.last);
-        log::info!("receiving file {safe:?} from the hub");
+        info!("receiving file {safe:?} from the hub");
         uploads.files.push(Upload {
             id,
             name,
@@ -178,13 +178,13 @@ impl Core {
         match result {
             Ok((path, size)) => {
                 let text = format!("received {name}, {size} bytes → {}", path.display());
-                log::info!("{text}");
+                info!("{text}");
                 self.tell_operator(&text);
                 self.forget_upload(id);
             }
             Err(reason) => {
                 let text = format!("not received: {name}: {reason}");
-                log::error!("{text}");
+                error!("{text}");
                 self.tell_operator(&text);
                 match phase {
                     // More of it will come.
@@ -226,7 +226,7 @@ impl Core {
         let open = files.filter(|file| file.phase != Phase::Finishing);
         let names: Vec<String> = open.map(|file| file.name.clone()).collect();
         for name in names {
-            log::warn!("file {name:.60?} not received: the console is gone");
+            warn!("file {name:.60?} not received: the console is gone");
             self.discard_upload(&name);
         }
     }
@@ -250,7 +250,7 @@ impl Core {
 
     fn refuse_upload(&mut self, name: &str, reason: &str) {
         let text = format!("not received: {}: {reason}", shown(name));
-        log::warn!("{text}");
+        warn!("{text}");
         self.tell_operator(&text);
         self.operator.uploads.remember_ignored(name);
     }

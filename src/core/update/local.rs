@@ -9,13 +9,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Phase, Report};
 use crate::core::Core;
 use crate::core::effect::Effect;
 use crate::core::event::ClientId;
 use crate::wire::control::{Code, Fault, Outgoing};
+use crate::wire::json::json;
 use crate::wire::{DevicePush, Offer};
 
 /// Who wants it, and what waits for its end.
@@ -57,7 +58,7 @@ impl Local {
     }
 
     pub(super) fn keep_waiting(&mut self, offer: Box<Offer>) {
-        log::info!("firmware {} waits for the one in hand", offer.uuid);
+        info!("firmware {} waits for the one in hand", offer.uuid);
         self.next = Some(offer);
     }
 }
@@ -69,7 +70,7 @@ impl Core {
             return self.reply(local.client, local.request, Err(fault));
         }
         let path = local.path.clone();
-        log::info!("{} is to be installed: looking at it", path.display());
+        info!("{} is to be installed: looking at it", path.display());
         let public_keys = self.public_keys();
         self.effect(Effect::ReadFirmware { path, public_keys });
         self.update.opening = Some(Box::new(local));
@@ -123,7 +124,7 @@ impl Core {
             Ok(offer) => self.install_local(local, offer),
             Err(fault) => {
                 let path = local.path.display();
-                log::error!("{path} not installed: {}", fault.message);
+                error!("{path} not installed: {}", fault.message);
                 self.reply(local.client, local.request, Err(fault));
             }
         }
@@ -133,7 +134,7 @@ impl Core {
         if let Phase::Reporting(report) = std::mem::take(&mut self.update.phase) {
             local.owed = Some(report);
         }
-        log::info!(
+        info!(
             "installing firmware {}, {} {}, from {}",
             offer.uuid,
             offer.product,

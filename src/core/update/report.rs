@@ -52,8 +52,8 @@ impl Core {
     /// For everybody but the hub.
     pub(super) fn note_outcome(&mut self, uuid: &str, failure: Option<&String>) {
         match failure {
-            None => log::info!("firmware {uuid} installed"),
-            Some(reason) => log::error!("firmware {uuid} not installed: {reason}"),
+            None => info!("firmware {uuid} installed"),
+            Some(reason) => error!("firmware {uuid} not installed: {reason}"),
         }
         self.update.last_error = failure.cloned();
         let uuid = uuid.to_owned();
@@ -90,7 +90,7 @@ impl Core {
         let given_up = report.tries > REPORT_TRIES;
         match report.failure.clone() {
             Some(_) if given_up => {
-                log::warn!("the hub did not take the outcome {REPORT_TRIES} times; giving up");
+                warn!("the hub did not take the outcome {REPORT_TRIES} times; giving up");
                 return self.report_settled();
             }
             Some(reason) => {
@@ -144,7 +144,7 @@ impl Core {
             ..
         }) = &self.update.phase
         {
-            log::warn!("the hub could not take the failure report; not sent again");
+            warn!("the hub could not take the failure report; not sent again");
             self.report_settled();
         }
     }

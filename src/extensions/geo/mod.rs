@@ -66,7 +66,7 @@ impl Extension for Geo {
                         link.push("location:update", update);
                     }
                 }
-                Word::Said { event, .. } => log::warn!("geo: ignoring unknown event {event:?}"),
+                Word::Said { event, .. } => warn!("geo: ignoring unknown event {event:?}"),
                 Word::Asked { question, .. } => {
                     let answer = "geo cannot be asked: the hub does that";
                     link.answer(question, Err(answer.to_owned()));
@@ -145,7 +145,7 @@ fn told(found: Result<Value, Trouble>) -> Value {
         Err(trouble) => trouble,
     };
     let Trouble { code, description } = trouble;
-    log::warn!("geo: {description} ({code})");
+    warn!("geo: {description} ({code})");
     let mut update = Map::new();
     update.insert("error_code".to_owned(), clipped(&code).into());
     update.insert("error_description".to_owned(), clipped(&description).into());

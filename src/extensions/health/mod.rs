@@ -72,7 +72,7 @@ impl Extension for Health {
         loop {
             match link.next(look) {
                 Word::Said { event, alarms, .. } if event == "check" => self.send(link, &alarms),
-                Word::Said { event, .. } => log::debug!("health: unknown event {event:?}"),
+                Word::Said { event, .. } => debug!("health: unknown event {event:?}"),
                 Word::Asked {
                     question,
                     what,
@@ -196,7 +196,7 @@ impl Health {
         };
         let ignored = std::mem::take(&mut draft.ignored);
         for text in ignored.iter().filter(|text| !self.ignored.contains(text)) {
-            log::warn!("health: ignoring {text}");
+            warn!("health: ignoring {text}");
         }
         self.ignored = ignored;
     }

@@ -95,7 +95,7 @@ impl Follower {
     fn complain(&mut self, error: &io::Error) {
         let complaint = error.to_string();
         if self.complaint != complaint {
-            log::warn!(
+            warn!(
                 "log source {}: {complaint}; waiting for it",
                 self.path.display()
             );

@@ -65,7 +65,7 @@ impl Kmsg {
         let due = self.retry.again(now);
         self.due = Some(due);
         let (path, delay) = (self.path.display(), due - now);
-        log::warn!("log source {path}: {reason}; tried again in {delay:?}");
+        warn!("log source {path}: {reason}; tried again in {delay:?}");
     }
 
     fn on_record(&mut self, record: &str, uptime: Duration, intake: &Intake) {

@@ -85,7 +85,7 @@ impl Extension for Logging {
                     self.is_attached = true;
                 }
                 Word::Away => self.is_attached = false,
-                Word::Said { event, .. } => log::debug!("the hub says {event:?}, unknown here"),
+                Word::Said { event, .. } => debug!("the hub says {event:?}, unknown here"),
                 Word::Asked {
                     question,
                     what,

@@ -72,7 +72,7 @@ impl Program {
         self.due = Some(due);
         let program = self.command.get_program().to_string_lossy();
         let (name, delay) = (self.name, due - now);
-        log::warn!("log source {name}: {program} {what}; run again in {delay:?}");
+        warn!("log source {name}: {program} {what}; run again in {delay:?}");
     }
 
     fn on_end(&mut self, now: Instant, intake: &Intake) {
@@ -155,7 +155,7 @@ impl Drop for Running {
         let end = Instant::now() + REAP;
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() >= end {
-                return log::warn!("log source: process {leader} does not go away");
+                return warn!("log source: process {leader} does not go away");
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -56,12 +56,12 @@ impl Sources {
         let (knocked, failed, mourner) = (waker.clone(), has_failed.clone(), has_failed.clone());
         let last_words = move |panic| {
             mourner.store(true, Ordering::SeqCst);
-            log::error!("log sources: {panic}");
+            error!("log sources: {panic}");
         };
         let thread = thread::spawn("log-sources", last_words, move || {
             if let Err(error) = serve(&mut sources, &knocked, &intake) {
                 failed.store(true, Ordering::SeqCst);
-                log::error!("log sources: {error}");
+                error!("log sources: {error}");
             }
         });
         let thread = thread.map_err(scarce)?;
@@ -79,7 +79,7 @@ impl Drop for Sources {
         let end = Instant::now() + LEAVE;
         while !self.thread.is_finished() && !self.has_failed.load(Ordering::SeqCst) {
             if Instant::now() >= end {
-                return log::warn!("log sources do not end");
+                return warn!("log sources do not end");
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -35,7 +35,7 @@ pub(super) fn identity(
     }
     let (details, left_out) = details::tidied(details);
     if left_out > 0 {
-        log::debug!("network_identity: {left_out} details of {service} are too much");
+        debug!("network_identity: {left_out} details of {service} are too much");
     }
     identity.insert("details".to_owned(), details.into());
     Ok(identity.into())

@@ -73,7 +73,7 @@ impl Extension for NetworkIdentity {
                 Word::Away => self.plan.on_away(),
                 Word::Said { event, .. } if event == "request" => self.report(link, true),
                 Word::Said { event, .. } => {
-                    log::warn!("network_identity: ignoring unknown event {event:?}");
+                    warn!("network_identity: ignoring unknown event {event:?}");
                 }
                 Word::Asked {
                     question,
@@ -111,7 +111,7 @@ impl NetworkIdentity {
         for found in self.asker.ask(&|| link.is_over()) {
             // The integrator knows better than any provider.
             match current.iter().any(|other| is_same(other, &found)) {
-                true => log::debug!("network_identity: another {} is there", found["service"]),
+                true => debug!("network_identity: another {} is there", found["service"]),
                 false => current.push(found),
             }
         }
@@ -120,7 +120,7 @@ impl NetworkIdentity {
         }
         self.plan.on_looked(Instant::now());
         if all && current.is_empty() {
-            log::info!(
+            info!(
                 "the hub asks for network identities, and there are none; \
                  see NERVES_HUB_NETWORK_IDENTITY"
             );

@@ -102,8 +102,8 @@ fn tell(provider: &Provider, before: Option<&str>, now: Option<&str>) {
         Provider::Command(_) => "command",
     };
     match now {
-        Some(problem) => log::warn!("network_identity: {name}: {problem}"),
-        None => log::info!("network_identity: {name} answers again"),
+        Some(problem) => warn!("network_identity: {name}: {problem}"),
+        None => info!("network_identity: {name} answers again"),
     }
 }
 
@@ -286,7 +286,7 @@ fn one(
 
 /// The device is not in that network, which is no error.
 fn none(service: &str, state: &Value) -> Vec<Value> {
-    log::debug!("network_identity: {service} has no identity ({state})");
+    debug!("network_identity: {service} has no identity ({state})");
     Vec::new()
 }
 

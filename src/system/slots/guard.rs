@@ -78,7 +78,7 @@ impl Guard {
             Ok(values) => values,
             Err(_) if !self.recorded => return true,
             Err(reason) => {
-                log::warn!("whether the installer has switched slots is not known: {reason}");
+                warn!("whether the installer has switched slots is not known: {reason}");
                 return false;
             }
         };
@@ -87,13 +87,13 @@ impl Guard {
         };
         let found = format!("the active slot was recorded as {active} but {running} is running");
         if values.in_slot(active, "uuid").is_some_and(|u| u != uuid) {
-            log::warn!("{found}; left alone: that is not the firmware {uuid}");
+            warn!("{found}; left alone: that is not the firmware {uuid}");
             return false;
         }
         match native::record_active(&self.settings, running, Some(active)) {
-            Ok(()) => log::warn!("the installer did not succeed: {found}; recorded {running}"),
+            Ok(()) => warn!("the installer did not succeed: {found}; recorded {running}"),
             Err(error) => {
-                log::error!("the installer did not succeed: {found}: {error}");
+                error!("the installer did not succeed: {found}: {error}");
                 return false;
             }
         }

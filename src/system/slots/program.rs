@@ -91,7 +91,7 @@ fn verdict(bytes: &[u8]) -> Result<(), String> {
         match message {
             Message::Ok { .. } => outcome = Ok(()),
             Message::Error { text, .. } => return Err(text),
-            Message::Warning { text, .. } => log::warn!("fwup: {text}"),
+            Message::Warning { text, .. } => warn!("fwup: {text}"),
             Message::Progress(_) | Message::Unknown(_) => {}
         }
     }

@@ -129,7 +129,7 @@ pub fn reconcile(settings: &SlotSettings, values: KeyValues) -> (KeyValues, Runn
     if settings.options.correct_stale {
         match native::record_active(settings, running, None) {
             Ok(()) => {
-                log::warn!(
+                warn!(
                     "the active slot was recorded as {active} but {running} is running; \
                      recorded {running}"
                 );
@@ -144,7 +144,7 @@ pub fn reconcile(settings: &SlotSettings, values: KeyValues) -> (KeyValues, Runn
             }
         }
     }
-    log::warn!("updates are refused: {reason}");
+    warn!("updates are refused: {reason}");
     let stale = Some(reason);
     (values, Running { slot, stale })
 }

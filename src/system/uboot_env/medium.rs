@@ -142,7 +142,7 @@ impl ForceRo {
 impl Drop for ForceRo {
     fn drop(&mut self) {
         if let Err(error) = fs::write(&self.0, "1") {
-            log::warn!("{} stays 0: {error}", self.0.display());
+            warn!("{} stays 0: {error}", self.0.display());
         }
     }
 }

@@ -284,7 +284,7 @@ fn lock(path: &Path, patience: Duration) -> Result<Option<Flock<File>>, WriteErr
     let mut file = match opened {
         Ok(file) => file,
         Err(error) => {
-            log::debug!("{} cannot be locked: {error}", path.display());
+            debug!("{} cannot be locked: {error}", path.display());
             return Ok(None);
         }
     };
@@ -294,7 +294,7 @@ fn lock(path: &Path, patience: Duration) -> Result<Option<Flock<File>>, WriteErr
             Ok(lock) => return Ok(Some(lock)),
             Err((back, nix::Error::EWOULDBLOCK | nix::Error::EINTR)) => file = back,
             Err((_, error)) => {
-                log::debug!("{} cannot be locked: {error}", path.display());
+                debug!("{} cannot be locked: {error}", path.display());
                 return Ok(None);
             }
         }

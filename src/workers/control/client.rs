@@ -187,7 +187,7 @@ impl Client {
             self.flush(Instant::now());
         }
         if self.output.len() + line.len() > MAX_OUTPUT {
-            log::warn!("control client {} does not read: dropped", self.id.0);
+            warn!("control client {} does not read: dropped", self.id.0);
             return self.give_up();
         }
         self.output.extend_from_slice(line.as_bytes());

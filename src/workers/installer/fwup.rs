@@ -46,7 +46,7 @@ fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, P
         }
         Source::File { path, proven } => {
             if !proven {
-                log::info!("nothing but its signature proves the file: fwup verifies it first");
+                info!("nothing but its signature proves the file: fwup verifies it first");
                 let verdict = start(site, verification(site, &path), Input::Nothing)?.finish();
                 verdict.inspect_err(|problem| site.discard_unproven(&path, problem))?;
             }
@@ -90,7 +90,7 @@ fn start(site: &Installation, command: Command, input: Input) -> Result<Process,
 fn command(site: &Installation, file: Option<&Path>) -> Result<Command, Problem> {
     let settings = site.settings;
     let devpath = site.order.devpath.as_ref().ok_or(Problem::NoDevice)?;
-    log::info!("applying task {} to {}", settings.task, devpath.display());
+    info!("applying task {} to {}", settings.task, devpath.display());
     let mut command = bare(site);
     command.args(["--framing", "--apply", "--no-unmount"]);
     if let Some(file) = file {

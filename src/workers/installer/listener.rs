@@ -21,6 +21,7 @@ use super::Installation;
 use super::error::Problem;
 use super::manners::{Manners, Speech, Watch};
 use crate::core::event::{Event, InstallEvent, JobId};
+use crate::say::say;
 use crate::system::channel::Sender;
 use crate::system::session::has_ended;
 use crate::system::waker::timeout_until;
@@ -198,7 +199,7 @@ impl Listener {
         let gone = self.gone_since.is_some_and(|at| now >= at + QUIET);
         let over = (gone && silent) || past(self.gone_since) || past(self.kill_at);
         if over {
-            log::warn!(
+            warn!(
                 "{}: something else holds its output open",
                 self.manners.name
             );
@@ -255,7 +256,7 @@ impl Listener {
         loop {
             match decoder.next_message() {
                 Ok(Some(Message::Unknown(kind))) => {
-                    log::debug!("fwup: message of unknown type {kind:?}");
+                    debug!("fwup: message of unknown type {kind:?}");
                 }
                 Ok(Some(Message::Ok { .. })) => self.heard.ok = true,
                 Ok(Some(Message::Error { text, .. })) => self.hear_line(Line::Error(&text)),
@@ -297,8 +298,8 @@ impl Listener {
         let name = &self.manners.name;
         match self.log_budget {
             0 => return,
-            1 => log::warn!("{name} says too much; the rest is not logged"),
-            _ => log::log!(level, "{name}: {text}"),
+            1 => warn!("{name} says too much; the rest is not logged"),
+            _ => say(level, module_path!(), format_args!("{name}: {text}")),
         }
         self.log_budget -= 1;
     }

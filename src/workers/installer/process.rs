@@ -120,7 +120,7 @@ impl Process {
         die_with_us(&mut command);
         let mut child = command.spawn().map_err(wrap)?;
         let group = Pid::from_raw(child.id().cast_signed());
-        log::info!("{} started (pid {group})", manners.name);
+        info!("{} started (pid {group})", manners.name);
         let stdin = child.stdin.take();
         if let Some(stdin) = &stdin {
             // Fewer turns between the two processes; a kernel that refuses costs only those.
@@ -247,7 +247,7 @@ impl Process {
                 true
             }
             Err(error) => {
-                log::debug!("the installer takes no more input: {error}");
+                debug!("the installer takes no more input: {error}");
                 false
             }
         }
@@ -309,7 +309,7 @@ impl Process {
         let status = self.child.try_wait();
         let status = status.map_err(|error| Problem::Broken(error.to_string()))?;
         if status.is_none() {
-            log::error!("process {} was killed and does not go away", self.group);
+            error!("process {} was killed and does not go away", self.group);
         }
         Ok(status)
     }

@@ -40,7 +40,7 @@ pub(super) fn install(
     let installed = match program.feed(begin, opened, feed) {
         Ok(Outcome::Installed) => {
             if !proven && site.order.file.is_none() {
-                log::warn!("finishing although the hub named no checksum to prove the file by");
+                warn!("finishing although the hub named no checksum to prove the file by");
             }
             let finished = program.finish().map(|()| Outcome::Installed);
             finished.map_err(|problem| ("finish", problem))
@@ -177,7 +177,7 @@ impl Program<'_> {
     fn abort(&self) {
         if let Err(problem) = self.start("abort").and_then(Process::finish) {
             let tool = self.site.settings.installer.tool();
-            log::warn!("{tool} abort: {problem}");
+            warn!("{tool} abort: {problem}");
         }
     }
 }

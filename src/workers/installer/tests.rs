@@ -140,7 +140,7 @@ impl Bench {
             )
             .unwrap();
         });
-        match std::iter::from_fn(|| events.try_recv().ok()).last() {
+        match events.try_iter().last() {
             Some(Event::Install(JobId(1), InstallEvent::Finished(result))) => result,
             other => panic!("{other:?}"),
         }

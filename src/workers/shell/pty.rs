@@ -123,7 +123,7 @@ fn resize(master: &PtyMaster, size: WindowSize) {
     };
     // SAFETY: the descriptor is open and the structure outlives the call.
     if let Err(error) = unsafe { set_window_size(master.as_raw_fd(), &raw const window) } {
-        log::debug!("window size: {error}");
+        debug!("window size: {error}");
     }
 }
 

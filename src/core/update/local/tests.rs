@@ -1,5 +1,7 @@
 //! A file of this device that is installed, in virtual time.
 
+use serde_json::json;
+
 use super::*;
 use crate::core::Setup;
 use crate::core::control::tests::{APP, OTHER};
