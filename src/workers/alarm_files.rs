@@ -164,7 +164,11 @@ mod tests {
         let (inbox, told) = bounded(16);
         let path = folder.clone();
         std::thread::spawn(move || run(&path, &inbox));
-        let write = |name: &str, text: &[u8]| std::fs::write(folder.join(name), text);
+        // Whole at once: a look in between would find it empty.
+        let write = |name: &str, text: &[u8]| {
+            std::fs::write(folder.join(".new"), text)?;
+            std::fs::rename(folder.join(".new"), folder.join(name))
+        };
         let deadline = std::time::Instant::now() + PATIENCE;
         while write("Hot", b"81 C\nand more\n").is_err() {
             assert!(std::time::Instant::now() < deadline, "no folder");
