@@ -67,9 +67,13 @@ impl Extensions {
             let handle = None;
             extensions.enabled.push(Slot { maker, handle });
         };
-        if config.shells.policy.local {
-            let offered = offered(LOCAL_SHELL, &LOCAL_SHELL_VERSIONS);
-            add(Maker::Shell, offered, Way::Shell);
+        match (config.shells.policy.local, cfg!(feature = "ext-local-shell")) {
+            (true, true) => {
+                let offered = offered(LOCAL_SHELL, &LOCAL_SHELL_VERSIONS);
+                add(Maker::Shell, offered, Way::Shell);
+            }
+            (true, false) => warn!("NERVES_HUB_LOCAL_SHELL: {LOCAL_SHELL} is not in this build"),
+            (false, _) => {}
         }
         for name in &config.extensions.enabled {
             let Some(kind) = BUILT_IN.iter().find(|kind| kind.name == name) else {
