@@ -67,7 +67,10 @@ impl Extensions {
             let handle = None;
             extensions.enabled.push(Slot { maker, handle });
         };
-        match (config.shells.policy.local, cfg!(feature = "ext-local-shell")) {
+        match (
+            config.shells.policy.local,
+            cfg!(feature = "ext-local-shell"),
+        ) {
             (true, true) => {
                 let offered = offered(LOCAL_SHELL, &LOCAL_SHELL_VERSIONS);
                 add(Maker::Shell, offered, Way::Shell);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::fields::number;
 use super::file::{FileEvent, FilePush};
-use super::inbound::number;
 use super::json::json;
 use super::phoenix::WireError;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::extensions::{self, Advertised};
-use super::inbound::{clip, text};
+use super::fields::{clip, text};
 use super::phoenix::WireError;
 use crate::config::{Secret, values};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::console::{WindowSize, data};
-use super::inbound::{clip, number};
+use super::fields::{clip, number};
 use super::json::json;
 use super::phoenix::WireError;
 

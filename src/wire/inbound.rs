@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::console::{self, ConsoleEvent};
 use super::device::{self, DeviceEvent, Offer};
 use super::extensions::{self, ExtensionsEvent};
+use super::fields::clip;
 use super::phoenix::{FrameWire, Topic, WireError};
 
 /// One understood frame.
@@ -123,32 +124,8 @@ fn parse_reply(topic: Topic, frame: &FrameWire) -> Result<Inbound, WireError> {
     }))
 }
 
-pub(super) fn text(payload: &Value, name: &str) -> String {
-    clip(
-        payload
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default(),
-    )
-}
-
-/// A number, also as text.
-pub(super) fn number(payload: &Value, name: &str) -> Option<u64> {
-    let value = payload.get(name)?;
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
-}
-
 fn summary(value: &Value) -> String {
     clip(&value.to_string())
-}
-
-/// Server text on its way to a log or a message: bounded, one line.
-pub(super) fn clip(text: &str) -> String {
-    let mut clean: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    if clean.len() < text.len() && clean.chars().count() == 200 {
-        clean.push('…');
-    }
-    clean
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod control;
 pub mod device;
 pub mod extensions;
 pub mod external_term;
+mod fields;
 pub mod file;
 pub mod frame_limit;
 pub mod fwup_frame;

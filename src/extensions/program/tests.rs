@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use serde_json::json;
 
+use super::describe::understand;
+use super::listener::{BURST, PACE};
 use super::*;
 use crate::core::event::{Event, ExtensionEvent, ExtensionId};
 use crate::extensions::link::Handle;
