@@ -34,7 +34,7 @@ fn nothing_is_joined_or_opened_unless_it_is_enabled() {
         hub.push_frame(frame);
     }
     barrier(&hub, 2);
-    assert_eq!(agent.children(), Vec::<String>::new());
+    expect_no_children(&agent);
     assert!(agent.logged("opened by the hub").is_empty());
     assert!(agent.logged("the console is enabled").is_empty());
 }
@@ -51,7 +51,7 @@ fn the_join_says_which_console_this_is_and_nothing_runs_until_somebody_looks() {
     );
     assert_eq!(agent.logged("the console is enabled").len(), 1);
     barrier(&hub, 1);
-    assert_eq!(agent.children(), Vec::<String>::new());
+    expect_no_children(&agent);
     assert!(!threads(&agent).contains(&"console".to_owned()));
     Terminal::ready(&hub, Way::Console);
     assert_eq!(agent.children().len(), 1);
@@ -162,7 +162,7 @@ fn an_exit_is_announced_and_the_next_key_starts_another_shell() {
     terminal.resize(40, 100);
     terminal.keys("\u{1b}[12;1R");
     barrier(&hub, 1);
-    assert_eq!(agent.children(), Vec::<String>::new());
+    expect_no_children(&agent);
     terminal.keys("\r");
     terminal.expect(PROMPT);
     assert!(terminal.run("stty size").contains("\n40 100\n"));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{self, Agent, Device, standin, within};
 use crate::stage::Stage;
+use crate::terminal::expect_no_children;
 
 fn send(hub: &Hub, reference: &str, text: &str) {
     let payload = json!({"ref": reference, "text": text});
@@ -57,7 +58,7 @@ fn a_script_s_output_and_status_reach_the_page() {
             shown(&run(&hub, "#!/usr/bin/env python3\nprint(6*7)")),
             "42\n\n0"
         );
-        assert_eq!(agent.children(), Vec::<String>::new());
+        expect_no_children(&agent);
         let left = std::fs::read_dir(device.path("data/scripts")).expect("folder");
         assert_eq!(left.count(), 0);
     }
@@ -87,7 +88,7 @@ fn a_script_that_takes_too_long_is_killed_with_all_it_started_and_answered_in_ti
     assert_eq!(answer["reason"], "killed: not done within 1s");
     assert_eq!(shown(&answer), "begun\n[killed: not done within 1s]");
     assert_eq!(processes(&mark), 0);
-    assert_eq!(agent.children(), Vec::<String>::new());
+    expect_no_children(&agent);
     drop(device);
 }
 
@@ -184,7 +185,7 @@ fn ten_at_once_are_all_answered() {
         assert_eq!(answer["ref"], format!("r{n}"));
         assert_eq!(shown(answer), format!("{n}\n\n0"));
     }
-    assert_eq!(agent.children(), Vec::<String>::new());
+    expect_no_children(&agent);
 }
 
 #[test]

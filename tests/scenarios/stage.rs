@@ -8,6 +8,7 @@ use devhub::{Dir, Firmware, Hub, Join};
 use fwup_standin::archive::{Builder, Content, read_private_key};
 
 use crate::rig::{self, Agent, Device, Installer, PATIENCE, data};
+use crate::terminal::expect_no_children;
 
 /// What stands on the disk before an update: the running slot.
 static OLD_DISK: [u8; 96 * 1024] = [0xA5; 96 * 1024];
@@ -98,7 +99,7 @@ impl Stage {
         self.hub.expect_status("completed");
         self.agent.wait_log("reboot command accepted");
         assert_eq!(self.device.reboots(), 1);
-        assert_eq!(self.agent.children(), Vec::<String>::new());
+        expect_no_children(&self.agent);
     }
 
     /// Waits for `failed` and until the device is free for the next offer; the reason.
@@ -128,7 +129,7 @@ impl Stage {
     /// After a failure: no reboot, nothing left running, still connected.
     pub fn assert_unharmed(&self) {
         assert_eq!(self.device.reboots(), 0);
-        assert_eq!(self.agent.children(), Vec::<String>::new());
+        expect_no_children(&self.agent);
         assert_eq!(self.hub.online(), 1);
         assert_eq!(self.hub.connections(), 1);
         let transcript = self.hub.transcript();

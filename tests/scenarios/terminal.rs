@@ -161,7 +161,7 @@ pub fn expect_no_children(agent: &Agent) {
             std::time::Instant::now() < deadline,
             "still there: {children:?}"
         );
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
 
