@@ -166,3 +166,21 @@ impl Drop for Running {
 pub fn kept(site: &Site) -> Map<String, Value> {
     site.kept.lock().expect("kept").clone()
 }
+
+/// A port that is taken, by a socket that does not listen.
+pub fn deaf_port() -> (std::os::fd::OwnedFd, u16) {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket,
+    };
+    use std::os::fd::AsRawFd;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let name: SockaddrIn = getsockname(socket.as_raw_fd()).unwrap();
+    (socket, name.port())
+}

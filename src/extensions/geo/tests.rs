@@ -360,10 +360,7 @@ fn a_gpsd_that_is_none_or_goes_away() {
         let description = update["error_description"].as_str().expect("text");
         assert!(description.ends_with(wanted), "{description}");
     }
-    // Bound and not listened to by the time of the request.
-    let free = TcpListener::bind("127.0.0.1:0").expect("listener");
-    let port = free.local_addr().expect("address").port();
-    drop(free);
+    let (_taken, port) = crate::extensions::testing::deaf_port();
     let nobody = GeoSource::Gpsd {
         host: "127.0.0.1".into(),
         port,

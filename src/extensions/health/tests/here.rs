@@ -176,7 +176,7 @@ fn a_report_costs_less_than_two_milliseconds_of_a_processor() {
 #[test]
 fn only_the_interface_over_which_the_probe_is_reached_is_on_the_internet() {
     // Where nobody listens, and nobody else will meanwhile.
-    let deaf = deaf_port();
+    let deaf = crate::extensions::testing::deaf_port();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let root = plain();
@@ -217,24 +217,6 @@ fn only_the_interface_over_which_the_probe_is_reached_is_on_the_internet() {
     );
     let nobody = Some(("127.0.0.1".to_owned(), deaf.1));
     assert_eq!(status(nobody), ["lan", "lan"]);
-}
-
-/// A port that is taken, by a socket that does not listen.
-fn deaf_port() -> (std::os::fd::OwnedFd, u16) {
-    use nix::sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket,
-    };
-    use std::os::fd::AsRawFd;
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    let name: SockaddrIn = getsockname(socket.as_raw_fd()).unwrap();
-    (socket, name.port())
 }
 
 #[test]
