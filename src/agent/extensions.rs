@@ -139,11 +139,17 @@ impl Agent {
                         .push_back(Event::Extension(id, ExtensionEvent::Stuck));
                 }
             }
-            ExtensionOrder::End => {
-                if let Some(handle) = self.extensions.enabled[id.0].handle.take() {
-                    handle.end();
-                }
+            ExtensionOrder::End => self.end_extension(id),
+            ExtensionOrder::Abandon => {
+                self.end_extension(id);
+                self.crew.abandon(Worker::Extension(id));
             }
+        }
+    }
+
+    fn end_extension(&mut self, id: ExtensionId) {
+        if let Some(handle) = self.extensions.enabled[id.0].handle.take() {
+            handle.end();
         }
     }
 

@@ -106,6 +106,8 @@ pub enum ExtensionOrder {
     Say(Word),
     /// Tell it to return; its end is an event.
     End,
+    /// The same to one that may never return: nobody waits for that when the agent leaves.
+    Abandon,
 }
 
 /// What an extension is told. The last three come from its link, not from here.

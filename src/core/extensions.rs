@@ -91,14 +91,33 @@ impl Extensions {
         self.all.iter().position(|entry| entry.offered.name == name)
     }
 
+    /// The names, each once.
     fn selected(&self, selection: Selection) -> Vec<String> {
-        match selection {
+        let given = match selection {
             Selection::All => {
-                let all = self.all.iter().map(|entry| entry.offered.name.clone());
-                all.collect()
+                let offered = |(index, _): &(usize, &Entry)| self.version(*index).is_some();
+                let all = self.all.iter().enumerate().filter(offered);
+                all.map(|(_, entry)| entry.offered.name.clone()).collect()
             }
             Selection::Names(names) => names,
+        };
+        let mut names: Vec<String> = Vec::new();
+        for name in given {
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
+        names
+    }
+
+    /// Only what has been offered can be attached.
+    fn find_offered(&self, name: &str) -> Option<usize> {
+        self.find(name)
+            .filter(|index| self.version(*index).is_some())
+    }
+
+    fn find_shell(&self) -> Option<usize> {
+        self.all.iter().position(|entry| entry.way == Way::Shell)
     }
 
     /// The version to speak.
@@ -131,7 +150,10 @@ impl Core {
         let is_news = self.extensions.advertised != advertised;
         self.extensions.advertised = advertised;
         match is_news {
-            true if self.channels.extensions.is_joined() => self.rejoin_now(Topic::Extensions),
+            true if self.channels.extensions.is_joined() => {
+                self.suspend_extensions();
+                self.rejoin_now(Topic::Extensions);
+            }
             true | false => self.join_extensions(),
         }
     }
@@ -224,14 +246,14 @@ impl Core {
 
     fn attach(&mut self, names: Vec<String>) {
         for name in names {
-            match self.extensions.find(&name) {
+            match self.extensions.find_offered(&name) {
                 Some(index) => {
                     self.extensions.all[index].is_attached = true;
                     self.push_extension(index, ExtensionPush::Attached(name));
                     self.start_extension(index);
                 }
                 None => {
-                    warn!("the hub attaches extension {name:?}, which is not enabled");
+                    warn!("the hub attaches extension {name:?}, which was not offered");
                     let reason = "not enabled on this device".to_owned();
                     self.send_extension(ExtensionPush::Error { name, reason });
                 }
@@ -259,13 +281,13 @@ impl Core {
     }
 
     pub(super) fn is_shell_attached(&self) -> bool {
-        let shell = self.extensions.find(LOCAL_SHELL);
+        let shell = self.extensions.find_shell();
         shell.is_some_and(|index| self.extensions.all[index].is_attached)
     }
 
     /// For the shell; the reference comes back.
     pub(super) fn push_for_shell(&mut self, push: ExtensionPush) -> Option<u64> {
-        let shell = self.extensions.find(LOCAL_SHELL)?;
+        let shell = self.extensions.find_shell()?;
         self.push_extension(shell, push)
     }
 

@@ -8,6 +8,7 @@
 mod describe;
 mod listener;
 
+use std::collections::VecDeque;
 use std::io::{self, PipeReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,7 +22,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub use describe::find;
-use listener::Listener;
+use listener::{Deaf, LINE_MAX, Listener};
 
 use super::{Extension, Link, Nudger, Site, Word};
 use crate::system::{session, thread};
@@ -32,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// One that ran for so long has not failed at its start.
 const STEADY: Duration = Duration::from_secs(60);
+/// Things the hub says that are kept for a program that is not running.
+const WAITING: usize = 16;
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -70,6 +73,7 @@ impl Runner {
         let (err, to_err) = io::pipe().map_err(broken)?;
         command.stdin(Stdio::piped()).stdout(to_out).stderr(to_err);
         session::detach(&mut command);
+        let deaf = Deaf::new().map_err(broken)?;
         let mut child = command.spawn().map_err(broken)?;
         // With it go our ends of what the program writes to.
         drop(command);
@@ -87,6 +91,7 @@ impl Runner {
             stdin,
             since: Instant::now(),
             is_silent: Arc::default(),
+            deaf,
         };
         running.listen(name, out, err, link).map_err(|error| {
             running.end();
@@ -98,47 +103,105 @@ impl Runner {
 
 impl Extension for Runner {
     fn run(&mut self, link: &mut Link) -> Result<(), String> {
-        let (mut running, mut pause) = (None::<Running>, FIRST_PAUSE);
-        let (mut status, mut due) = (json!({"status": "away"}), Some(Instant::now()));
+        let mut life = Life {
+            running: None,
+            status: json!({"status": "away"}),
+            waiting: VecDeque::new(),
+            due: Some(Instant::now()),
+            pause: FIRST_PAUSE,
+        };
         loop {
-            let line = match link.next(due) {
+            self.tend(&mut life, link)?;
+            match link.next(life.due) {
                 Word::Attached { version } => {
-                    status = json!({"status": "attached", "version": version});
-                    Some(status.clone())
+                    life.tell_status(json!({"status": "attached", "version": version}))?;
                 }
-                Word::Away => {
-                    status = json!({"status": "away"});
-                    Some(status.clone())
-                }
+                Word::Away => life.tell_status(json!({"status": "away"}))?,
                 Word::Said { event, payload, .. } => {
-                    Some(json!({"event": event, "payload": payload}))
+                    let line = json!({"event": event, "payload": payload}).to_string();
+                    self.keep(&mut life, line);
                 }
                 Word::Asked { question, .. } => {
                     link.answer(question, Err("it takes no questions".to_owned()));
-                    None
                 }
-                Word::Nudged => {
-                    if let Some(ended) = running.take_if(|running| running.is_silent()) {
-                        let steady = ended.since.elapsed() >= STEADY;
-                        pause = if steady { FIRST_PAUSE } else { pause };
-                        let name = &self.program.name;
-                        warn!("extension {name} has ended; it is started again in {pause:?}");
-                        due = Some(Instant::now() + pause);
-                        pause = LONGEST_PAUSE.min(pause * 2);
-                    }
-                    None
-                }
-                Word::Due => {
-                    due = None;
-                    running = Some(self.start(link)?);
-                    Some(status.clone())
-                }
+                Word::Nudged | Word::Due => {}
                 Word::Over => return Ok(()),
-            };
-            if let (Some(line), Some(running)) = (line, &mut running) {
+            }
+        }
+    }
+}
+
+impl Runner {
+    fn keep(&self, life: &mut Life, line: String) {
+        let name = &self.program.name;
+        if line.len() >= LINE_MAX {
+            return warn!("extension {name}: what the hub says is too long: left out");
+        }
+        if life.waiting.len() == WAITING {
+            warn!("extension {name} does not run: something the hub said is left out");
+            life.waiting.pop_front();
+        }
+        life.waiting.push_back(line);
+    }
+
+    /// What follows from the state as it is now.
+    fn tend(&self, life: &mut Life, link: &Link) -> Result<(), String> {
+        let name = &self.program.name;
+        if let Some(ended) = life.running.take_if(|running| running.is_silent()) {
+            if ended.since.elapsed() >= STEADY {
+                life.pause = FIRST_PAUSE;
+            }
+            warn!("extension {name} has ended");
+            life.start_later(name);
+        }
+        if life.due.is_some_and(|due| due <= Instant::now()) {
+            life.due = None;
+            match self.start(link) {
+                Ok(running) => {
+                    life.running = Some(running);
+                    life.tell_status(life.status.clone())?;
+                }
+                Err(reason) => {
+                    warn!("extension {name}: {reason}");
+                    life.start_later(name);
+                }
+            }
+        }
+        if let Some(running) = &mut life.running {
+            for line in life.waiting.drain(..) {
                 running.tell(&line)?;
             }
         }
+        Ok(())
+    }
+}
+
+/// A program from attach to detach, whether it runs now or not.
+struct Life {
+    running: Option<Running>,
+    /// What each run is told first.
+    status: Value,
+    /// What the hub has said and the program has not heard.
+    waiting: VecDeque<String>,
+    /// When it is started.
+    due: Option<Instant>,
+    /// Before the next start.
+    pause: Duration,
+}
+
+impl Life {
+    fn tell_status(&mut self, status: Value) -> Result<(), String> {
+        self.status = status;
+        match &mut self.running {
+            Some(running) => running.tell(&self.status.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn start_later(&mut self, name: &str) {
+        info!("extension {name} is started again in {:?}", self.pause);
+        self.due = Some(Instant::now() + self.pause);
+        self.pause = LONGEST_PAUSE.min(self.pause * 2);
     }
 }
 
@@ -150,6 +213,8 @@ struct Running {
     since: Instant,
     /// Its output has ended.
     is_silent: Arc<AtomicBool>,
+    /// Ends the thread that listens to it.
+    deaf: Deaf,
 }
 
 impl Running {
@@ -160,7 +225,7 @@ impl Running {
         err: PipeReader,
         link: &Link,
     ) -> io::Result<()> {
-        let mut listener = Listener::new(name, link.speaker());
+        let mut listener = Listener::new(name, link.speaker(), self.deaf.clone());
         let (nudger, is_silent) = (link.nudger(), Arc::clone(&self.is_silent));
         let done = Silence(nudger, is_silent);
         let last_words = |panic: String| error!("extension's output: {panic}");
@@ -176,7 +241,7 @@ impl Running {
     }
 
     /// A program that has ended is found out by its silence.
-    fn tell(&mut self, line: &Value) -> Result<(), String> {
+    fn tell(&mut self, line: &str) -> Result<(), String> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(());
         };
@@ -189,6 +254,8 @@ impl Running {
     }
 
     fn end(&mut self) {
+        // What it still has to say is not the next run's.
+        self.deaf.set();
         self.stdin = None;
         let _ = killpg(self.leader, Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;

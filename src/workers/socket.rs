@@ -31,6 +31,8 @@ const MAX_MESSAGE: usize = 1024 * 1024;
 pub const QUEUE: usize = 1024;
 /// With so many waiting, nothing more is read that would have to be answered, too.
 const BACKLOG: usize = 64;
+/// Messages read before what waits to be sent has its turn.
+const READS: usize = 64;
 /// Bytes that may wait in the kernel before it takes no more.
 const LOW_WATER: u32 = 16 * 1024;
 /// Outgoing bytes may wait this long for the kernel to take them.
@@ -210,7 +212,10 @@ impl OpenSocket {
         commands: &Receiver<Command>,
         tell: &impl Fn(SocketEvent),
     ) -> Result<bool, String> {
-        while commands.waiting() < BACKLOG {
+        for _ in 0..READS {
+            if commands.waiting() >= BACKLOG {
+                break;
+            }
             let message = self.socket.read();
             let skipped = self.socket.get_mut().take_skipped();
             if skipped > 0 {
@@ -279,6 +284,8 @@ impl OpenSocket {
             .and_then(|()| self.socket.flush());
         loop {
             match step {
+                // However much the hub has to say.
+                Ok(()) if Instant::now() >= deadline => break,
                 Ok(()) => step = self.socket.read().map(|_| ()),
                 Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     let events = PollFlags::POLLIN;

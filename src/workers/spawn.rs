@@ -66,6 +66,11 @@ impl Crew {
         }
     }
 
+    /// Nobody waits for it any more. Its end is an event all the same.
+    pub fn abandon(&mut self, worker: Worker) {
+        self.running.retain(|(other, _)| *other != worker);
+    }
+
     /// Waits for those already told to stop; says who did not make it.
     pub fn join_all(&mut self, inbox: &Receiver<Event>, limit: Duration) {
         let deadline = Instant::now() + limit;

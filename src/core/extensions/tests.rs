@@ -228,6 +228,56 @@ fn one_whose_last_run_never_ends_is_not_attached_again() {
 }
 
 #[test]
+fn one_restarted_while_the_hub_is_away_is_not_told_that_it_is_there() {
+    let mut bench = attached();
+    hub(&mut bench, ExtensionsEvent::Detach(selected(&["health"])));
+    hub(&mut bench, ExtensionsEvent::Attach(selected(&["health"])));
+    bench.socket(SocketEvent::Closed("gone".into()));
+    orders(&mut bench, HEALTH);
+    ends(&mut bench, HEALTH, Ok(()));
+    assert_eq!(orders(&mut bench, HEALTH), [ExtensionOrder::Start]);
+    bench.pass(2 * SECOND);
+    bench.open();
+    bench.reply_to_join();
+    asks_for_extensions(&mut bench);
+    joins(&mut bench, &["health"]);
+    assert_eq!(orders(&mut bench, HEALTH), [is_told("0.0.1")]);
+}
+
+#[test]
+fn a_program_by_the_shell_s_name_opens_no_shell() {
+    let mut bench = Bench::joined(Setup {
+        extensions: vec![enabled(LOCAL_SHELL, &["0.0.1"], false)],
+        ..setup()
+    });
+    bench.receive(Inbound::Device(DeviceEvent::ExtensionsGet(None)));
+    joins(&mut bench, &[LOCAL_SHELL]);
+    let request = ExtensionsEvent::LocalShell(LocalShellEvent::Request);
+    hub(&mut bench, request);
+    let opens = |effect: &Effect| matches!(effect, Effect::Shell(..));
+    assert!(!bench.effects.iter().any(opens));
+}
+
+#[test]
+fn what_was_not_offered_is_not_attached() {
+    let mut bench = Bench::joined(with_two());
+    let takes = [("health".to_owned(), vec!["0.0.1".to_owned()])];
+    let event = DeviceEvent::ExtensionsGet(Some(takes.into()));
+    bench.receive(Inbound::Device(event));
+    joins(&mut bench, &["health"]);
+    orders(&mut bench, LOGGING);
+    said(&mut bench);
+    hub(&mut bench, ExtensionsEvent::Attach(Selection::All));
+    assert_eq!(names(&said(&mut bench)), ["health:attached"]);
+    hub(
+        &mut bench,
+        ExtensionsEvent::Attach(selected(&["logging", "logging"])),
+    );
+    assert_eq!(names(&said(&mut bench)), ["logging:error"]);
+    assert_eq!(orders(&mut bench, LOGGING), []);
+}
+
+#[test]
 fn away_and_back_again_costs_no_thread() {
     let mut bench = attached();
     orders(&mut bench, HEALTH);
@@ -268,7 +318,7 @@ fn one_that_hangs_is_detached_and_reported() {
     assert_eq!(said(&mut bench), [error]);
     assert_eq!(
         orders(&mut bench, HEALTH).last(),
-        Some(&ExtensionOrder::End)
+        Some(&ExtensionOrder::Abandon)
     );
     // Whoever is idle may be so for ever.
     bench.pass(3600 * SECOND);

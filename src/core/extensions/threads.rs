@@ -142,8 +142,12 @@ impl Core {
         let thread = &mut self.extensions.all[index].thread;
         match thread.stage {
             Stage::Running => {}
-            Stage::Ending { wanted: true } if thread.waiting.len() < MAX_WAITING => {
-                return thread.waiting.push(word);
+            // Whether the hub is there it is told when it starts.
+            Stage::Ending { wanted: true } if word.is_work() => {
+                if thread.waiting.len() < MAX_WAITING {
+                    thread.waiting.push(word);
+                }
+                return;
             }
             Stage::Ending { .. } | Stage::None => return,
         }
@@ -157,11 +161,15 @@ impl Core {
     }
 
     pub(super) fn end_extension(&mut self, index: usize) {
+        self.end_extension_by(index, ExtensionOrder::End);
+    }
+
+    fn end_extension_by(&mut self, index: usize, order: ExtensionOrder) {
         let id = ExtensionId(index);
         let thread = &mut self.extensions.all[index].thread;
         match thread.stage {
             Stage::None => return,
-            Stage::Running => self.effect(Effect::Extension(id, ExtensionOrder::End)),
+            Stage::Running => self.effect(Effect::Extension(id, order)),
             Stage::Ending { .. } => {}
         }
         let thread = &mut self.extensions.all[index].thread;
@@ -258,7 +266,9 @@ impl Core {
                 let waiting = std::mem::take(&mut thread.waiting);
                 if wanted {
                     self.run_extension(index);
-                    if self.extensions.all[index].is_attached {
+                    if self.extensions.all[index].is_attached
+                        && self.channels.extensions.is_joined()
+                    {
                         self.tell_attached(index);
                     }
                     for word in waiting {
@@ -276,7 +286,7 @@ impl Core {
         let was_attached = std::mem::take(&mut entry.is_attached);
         error!("extension {name}: {reason}");
         self.refuse_questions(index, reason);
-        self.end_extension(index);
+        self.end_extension_by(index, ExtensionOrder::Abandon);
         self.clear_alarms_of(ExtensionId(index));
         if was_attached {
             let reason = reason.to_owned();

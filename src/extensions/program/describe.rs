@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::Program;
-use crate::system::hook::is_anyones;
 use crate::system::{command, session, thread};
+use crate::wire::LOCAL_SHELL;
 
 /// How long `--describe` may take.
 const DESCRIPTION: Duration = Duration::from_secs(5);
@@ -23,7 +24,22 @@ const VERSIONS_MAX: usize = 8;
 /// The programs in `folder`, by file name; which are none, and why, is logged. Waits for
 /// their descriptions.
 pub fn find(folder: &Path) -> Vec<Program> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = match judge(folder) {
+        Ok(()) => std::fs::read_dir(folder).map_err(|error| error.to_string()),
+        // There need not be one.
+        Err(_) if !folder.exists() => return Vec::new(),
+        Err(reason) => Err(reason),
+    };
+    let entries = match entries {
+        Ok(entries) => entries.flatten(),
+        Err(reason) => {
+            error!(
+                "NERVES_HUB_EXTENSIONS_DIR: {}: {reason}; no extension in it is run",
+                folder.display()
+            );
+            return Vec::new();
+        }
+    };
     let mut paths: Vec<PathBuf> = Vec::new();
     for path in entries
         .map(|entry| entry.path())
@@ -60,10 +76,22 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-fn describe(path: &Path) -> Result<Program, String> {
-    if is_anyones(path) {
-        return Err("can be written by everybody: not run (chmod o-w)".to_owned());
+/// They run as the agent does: whoever can change one, or add one, has the device.
+fn judge(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = path.metadata().map_err(|error| error.to_string())?;
+    let owner = found.uid();
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Err("belongs neither to root nor to the agent's user (chown)".to_owned());
     }
+    match found.mode() & 0o002 {
+        0 => Ok(()),
+        _ => Err("can be written by everybody (chmod o-w)".to_owned()),
+    }
+}
+
+fn describe(path: &Path) -> Result<Program, String> {
+    judge(path)?;
     let mut program = Command::new(path);
     session::scrub(program.arg("--describe"));
     let output = command::capture(&mut program, DESCRIPTION, DESCRIPTION_MAX)
@@ -86,6 +114,11 @@ pub(super) fn understand(text: &[u8]) -> Result<(String, Vec<String>), String> {
         .map_err(|error| wrong(&format!("printed no JSON ({error})")))?;
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let name = value["name"].as_str().unwrap_or_default();
+    if name == LOCAL_SHELL {
+        return Err(format!(
+            "{LOCAL_SHELL} is the agent's own: choose another name"
+        ));
+    }
     if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(is_plain) {
         return Err(wrong(&format!(
             "printed a \"name\" that is not 1 to {NAME_MAX} of a-z, 0-9 and _"

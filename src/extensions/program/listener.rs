@@ -3,33 +3,63 @@
 
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use crate::extensions::Speaker;
+use crate::system::waker::Waker;
 use crate::wire::json::json;
 
 /// Longest line taken, in bytes.
-const LINE_MAX: usize = 64 * 1024;
+pub(super) const LINE_MAX: usize = 64 * 1024;
 /// Lines that may come at once, and how long each takes in the long run.
 pub(super) const BURST: u32 = 50;
 pub(super) const PACE: Duration = Duration::from_millis(100);
+
+/// Tells a listener that nobody wants to hear more.
+#[derive(Clone)]
+pub(super) struct Deaf {
+    waker: Waker,
+    is_set: Arc<AtomicBool>,
+}
+
+impl Deaf {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            waker: Waker::new()?,
+            is_set: Arc::default(),
+        })
+    }
+
+    pub(super) fn set(&self) {
+        self.is_set.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::SeqCst)
+    }
+}
 
 /// Of one run of a program.
 pub(super) struct Listener {
     name: String,
     speaker: Speaker,
+    deaf: Deaf,
     allowance: u32,
     since: Instant,
 }
 
 impl Listener {
-    pub(super) fn new(name: &str, speaker: Speaker) -> Self {
+    pub(super) fn new(name: &str, speaker: Speaker, deaf: Deaf) -> Self {
         Self {
             name: name.to_owned(),
             speaker,
+            deaf,
             allowance: BURST,
             since: Instant::now(),
         }
@@ -40,20 +70,21 @@ impl Listener {
         let (mut lines, mut complaints) = (Lines::default(), Lines::default());
         let mut hears_err = true;
         loop {
+            let deaf = self.deaf.clone();
             let mut doors = [
+                PollFd::new(deaf.waker.as_fd(), PollFlags::POLLIN),
                 PollFd::new(out.as_fd(), PollFlags::POLLIN),
                 PollFd::new(err.as_fd(), PollFlags::POLLIN),
             ];
-            let watched = if hears_err {
-                &mut doors[..]
-            } else {
-                &mut doors[..1]
-            };
-            if poll(watched, PollTimeout::NONE).is_err() {
+            let watched = if hears_err { 3 } else { 2 };
+            if poll(&mut doors[..watched], PollTimeout::NONE).is_err() {
                 continue;
             }
             let ready = |door: &PollFd| door.revents().is_some_and(|found| !found.is_empty());
-            let (on_out, on_err) = (ready(&doors[0]), hears_err && ready(&doors[1]));
+            let (on_out, on_err) = (ready(&doors[1]), hears_err && ready(&doors[2]));
+            if deaf.is_set() {
+                return;
+            }
             if on_err && !complaints.read(&mut err, &mut |line| self.complain(line)) {
                 hears_err = false;
             }
@@ -65,6 +96,9 @@ impl Listener {
 
     fn say(&mut self, line: &[u8]) {
         self.wait();
+        if self.deaf.is_set() {
+            return;
+        }
         let value: Value = serde_json::from_slice(line).unwrap_or_default();
         match (value["event"].as_str(), &value["payload"]) {
             (Some(event), payload @ (Value::Object(_) | Value::Null)) if !event.is_empty() => {
@@ -84,6 +118,9 @@ impl Listener {
 
     fn complain(&mut self, line: &[u8]) {
         self.wait();
+        if self.deaf.is_set() {
+            return;
+        }
         info!(
             "extension {}: {:.400}",
             self.name,
@@ -93,7 +130,7 @@ impl Listener {
 
     /// Until one more line may be taken.
     fn wait(&mut self) {
-        while self.allowance == 0 {
+        while self.allowance == 0 && !self.deaf.is_set() {
             let elapsed = self.since.elapsed();
             let gained = (elapsed.as_millis() / PACE.as_millis()) as u32;
             if gained > 0 {
@@ -103,7 +140,7 @@ impl Listener {
                 std::thread::sleep(PACE.saturating_sub(elapsed));
             }
         }
-        self.allowance -= 1;
+        self.allowance = self.allowance.saturating_sub(1);
     }
 }
 

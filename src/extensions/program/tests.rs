@@ -43,6 +43,7 @@ fn descriptions_are_understood_or_refused_with_a_reason() {
         ("[]", "\"name\""),
         (r#"{"name":"Tide","version":"1"}"#, "\"name\""),
         (r#"{"name":"a:b","version":"1"}"#, "\"name\""),
+        (r#"{"name":"local_shell","version":"1"}"#, "another name"),
         (r#"{"name":"a"}"#, "\"version\""),
         (r#"{"name":"a","version":[]}"#, "\"version\""),
     ] {
@@ -90,6 +91,8 @@ fn programs_are_found_in_order_and_what_is_none_is_left_out() {
     let names: Vec<&str> = found.iter().map(|program| program.name.as_str()).collect();
     assert_eq!(names, ["first", "second"]);
     assert_eq!(find(&at.join("missing")), []);
+    fs::set_permissions(at, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(find(at), []);
 }
 
 /// A runner on a thread of its own, attached.
@@ -211,6 +214,49 @@ fn one_that_ends_is_started_again() {
     let play = Play::begin("echo \"{\\\"event\\\":\\\"pid\\\",\\\"payload\\\":{\\\"pid\\\":$$}}\"");
     let (first, second) = (play.push(), play.push());
     assert_ne!(first, second);
+}
+
+#[test]
+fn what_the_hub_says_before_it_runs_is_not_lost() {
+    // The first run ends at once; the second one stays.
+    let play = Play::begin(&format!(
+        "if mkdir \"$0.ran\"; then echo '{{\"event\":\"first\"}}'; exit; fi\n{ECHO}"
+    ));
+    assert_eq!(play.push().0, "first");
+    play.says("early");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, payload) = play.push();
+        if payload["event"] == "early" {
+            return;
+        }
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn one_that_cannot_be_started_is_tried_again() {
+    let play = Play::begin("exit");
+    let path = play._folder.path().join("x");
+    fs::remove_file(&path).unwrap();
+    let text = "#!/bin/sh\necho '{\"event\":\"back\"}'; cat > /dev/null\n";
+    let new = put(play._folder.path(), "new", text, 0o755);
+    fs::rename(new, path).unwrap();
+    assert_eq!(play.push().0, "back");
+}
+
+#[test]
+fn what_an_ended_run_had_to_say_is_not_the_next_one_s() {
+    let play = Play::begin("while :; do echo '{\"event\":\"x\"}'; done");
+    for _ in 0..BURST {
+        play.push();
+    }
+    play.handle.end();
+    assert_eq!(play.ended(), Ok(()));
+    // The listener may be about to say one more thing.
+    while play.inbox.recv_timeout(3 * PACE).is_ok() {}
+    let quiet = play.inbox.recv_timeout(5 * PACE);
+    assert!(quiet.is_err(), "{quiet:?}");
 }
 
 #[test]
