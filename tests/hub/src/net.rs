@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::state::TlsInfo;
@@ -104,24 +104,67 @@ pub fn reset_on_close(tcp: &TcpStream) {
     let _ = setsockopt(tcp, sockopt::Linger, &linger);
 }
 
-/// Port 0 is any free one that the kernel gives to no client: a server that is stopped and
-/// started again finds it free.
+/// Port 0 is any free one that the kernel gives to no client and no other hub gets, in this
+/// process or another: one that is stopped and started again finds it free.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 20_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
     if address.port() == 0 {
-        let begin = (std::process::id() % u32::from(COUNT)) as u16;
-        for _ in 0..COUNT {
-            // Not one after the other: processes with neighbouring numbers keep apart.
-            let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(251);
-            let port = FIRST + ((u32::from(begin) + u32::from(step)) % u32::from(COUNT)) as u16;
+        while let Some(port) = ports::next() {
             if let Ok(socket) = TcpListener::bind(SocketAddr::new(address.ip(), port)) {
                 return Ok(socket);
             }
         }
     }
     TcpListener::bind(address)
+}
+
+/// Ports by the block. A block is a process's from its lock to the process's end, and each
+/// port in it is used once.
+mod ports {
+    use std::fs::{self, File};
+    use std::sync::Mutex;
+
+    use nix::fcntl::{Flock, FlockArg};
+
+    const FIRST: u16 = 10_000;
+    const BLOCK: u16 = 100;
+    const BLOCKS: u16 = 200;
+
+    struct Blocks {
+        locked: Vec<Flock<File>>,
+        /// The next port, and the end of its block.
+        next: u16,
+        end: u16,
+    }
+
+    static OURS: Mutex<Blocks> = Mutex::new(Blocks {
+        locked: Vec::new(),
+        next: 0,
+        end: 0,
+    });
+
+    pub fn next() -> Option<u16> {
+        let mut ours = OURS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if ours.next == ours.end {
+            let (index, lock) = free_block()?;
+            ours.locked.push(lock);
+            ours.next = FIRST + index * BLOCK;
+            ours.end = ours.next + BLOCK;
+        }
+        ours.next += 1;
+        Some(ours.next - 1)
+    }
+
+    fn free_block() -> Option<(u16, Flock<File>)> {
+        let folder = std::env::temp_dir().join("devhub-ports");
+        fs::create_dir_all(&folder).ok()?;
+        let begin = (std::process::id() % u32::from(BLOCKS)) as u16;
+        (0..BLOCKS).find_map(|step| {
+            let index = (begin + step) % BLOCKS;
+            let file = File::create(folder.join(index.to_string())).ok()?;
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+            Some((index, lock))
+        })
+    }
 }
 
 /// An accept loop in a thread of its own.
