@@ -168,8 +168,10 @@ impl Runner {
             }
         }
         if let Some(running) = &mut life.running {
-            for line in life.waiting.drain(..) {
-                running.tell(&line)?;
+            while let Some(line) = life.waiting.front()
+                && running.tell(line)?
+            {
+                life.waiting.pop_front();
             }
         }
         Ok(())
@@ -193,7 +195,8 @@ impl Life {
     fn tell_status(&mut self, status: Value) -> Result<(), String> {
         self.status = status;
         match &mut self.running {
-            Some(running) => running.tell(&self.status.to_string()),
+            // Each run is told first.
+            Some(running) => running.tell(&self.status.to_string()).map(|_| ()),
             None => Ok(()),
         }
     }
@@ -240,16 +243,16 @@ impl Running {
         self.is_silent.load(Ordering::SeqCst)
     }
 
-    /// A program that has ended is found out by its silence.
-    fn tell(&mut self, line: &str) -> Result<(), String> {
+    /// False when it listens no more: it has ended, as its silence will tell.
+    fn tell(&mut self, line: &str) -> Result<bool, String> {
         let Some(stdin) = &mut self.stdin else {
-            return Ok(());
+            return Ok(false);
         };
         match stdin.write_all(format!("{line}\n").as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err("it does not read what it is told".to_owned())
             }
-            Ok(()) | Err(_) => Ok(()),
+            told => Ok(told.is_ok()),
         }
     }
 
