@@ -190,7 +190,7 @@ impl Health {
                 self.seen = cpu::sample(machine, zone, self.sent, draft);
             }
             MetricSet::Memory => memory::sample(machine, draft),
-            MetricSet::Disk => disk::sample(machine, &settings.disks, draft),
+            MetricSet::Disk => disk::sample(machine, settings, draft),
             MetricSet::Network => network::sample(machine, draft),
         }
     }
