@@ -385,7 +385,7 @@ settings! {
         NERVES_HUB_HEALTH_METRICS Plain List("cpu|memory|disk|network"), "cpu,memory,disk",
             "Sets of metrics in the health report, in this order (etc/doc/health.md). none: only the integrator's own.";
         NERVES_HUB_HEALTH_DISKS Plain List("PATH"), "/",
-            "Where the file systems are whose use is reported: the first under the plain names, each other with its path behind them.";
+            "Where the file systems are whose use is reported: the first under the plain names, each other with its path behind them. Where / alone is given and is read-only or has no blocks: that of NERVES_HUB_DATA_PATH.";
         NERVES_HUB_HEALTH_DISK_ALARM Plain Integer(0, 100), "90",
             "Per cent at which one of them raises the alarm DiskAlmostFull; cleared 2 below. 0: never.";
         NERVES_HUB_HEALTH_DISK_IGNORE Plain List("PATH|read-only"), "read-only",

@@ -11,6 +11,8 @@ use crate::config::{address, values};
 
 /// Most file systems.
 const DISKS: usize = 16;
+/// The default.
+const ROOT: &str = "/";
 /// Longest path of one: it is part of an alarm's name.
 const LONGEST: usize = 48;
 
@@ -20,6 +22,8 @@ pub struct HealthSettings {
     pub sets: Vec<MetricSet>,
     /// Paths of file systems; the first has the plain keys.
     pub disks: Vec<String>,
+    /// Looked at in place of a root that cannot fill up. `None`: `disks` are not the default.
+    pub spare: Option<PathBuf>,
     /// Per cent; 0: no alarm.
     pub disk_alarm: u64,
     /// Of `disks`, or [`READ_ONLY`]: without an alarm.
@@ -45,18 +49,29 @@ pub enum MetricSet {
 }
 
 pub(super) fn read(r: &mut Reader) -> HealthSettings {
-    let disks = setting!("NERVES_HUB_HEALTH_DISKS");
+    let disks = r.parsed(setting!("NERVES_HUB_HEALTH_DISKS"), paths);
+    let disks = disks.unwrap_or_default();
+    let spare = match disks == [ROOT] {
+        true => r.path(setting!("NERVES_HUB_DATA_PATH")),
+        false => None,
+    };
     HealthSettings {
         sets: r
             .parsed(setting!("NERVES_HUB_HEALTH_METRICS"), sets)
             .unwrap_or_default(),
-        disks: r.parsed(disks, paths).unwrap_or_default(),
+        disks,
+        spare,
         disk_alarm: r.integer(setting!("NERVES_HUB_HEALTH_DISK_ALARM")),
         disk_ignore: r.list(setting!("NERVES_HUB_HEALTH_DISK_IGNORE")),
         thermal_zone: r.text(setting!("NERVES_HUB_HEALTH_THERMAL_ZONE")),
         folder: r.path(setting!("NERVES_HUB_HEALTH_DIR")),
         probe: r.parsed(setting!("NERVES_HUB_HEALTH_PROBE"), address::host_and_port),
     }
+}
+
+/// A path may be part of an alarm's name.
+pub fn fits_a_name(path: &str) -> bool {
+    path.is_ascii() && path.len() <= LONGEST
 }
 
 fn sets(text: &str) -> Result<Vec<MetricSet>, Problem> {
@@ -79,7 +94,7 @@ fn sets(text: &str) -> Result<Vec<MetricSet>, Problem> {
 
 fn paths(text: &str) -> Result<Vec<String>, Problem> {
     let paths = values::list(text);
-    let is_path = |path: &String| path.starts_with('/') && path.is_ascii() && path.len() <= LONGEST;
+    let is_path = |path: &String| path.starts_with('/') && fits_a_name(path);
     match paths.len() <= DISKS && paths.iter().all(is_path) {
         true => Ok(paths),
         false => Err(Problem::new(
@@ -103,6 +118,22 @@ mod tests {
         assert_eq!(sets("none"), Ok(vec![]));
         let error = sets("cpu,ram").expect_err("no such set");
         assert!(error.what.contains("\"ram\""), "{error:?}");
+    }
+
+    #[test]
+    fn the_agents_folder_stands_in_for_the_root_unless_disks_are_chosen() {
+        let spare = |vars: &[(&str, &str)]| {
+            let vars = vars.iter().map(|(name, value)| (name.into(), value.into()));
+            read(&mut Reader::new(vars)).spare
+        };
+        let data = ("NERVES_HUB_DATA_PATH", "/data/agent");
+        assert_eq!(spare(&[]), Some("/var/lib/nerveshub-agent".into()));
+        assert_eq!(spare(&[data]), Some("/data/agent".into()));
+        let disks = |disks| spare(&[data, ("NERVES_HUB_HEALTH_DISKS", disks)]);
+        assert_eq!(disks("/"), Some("/data/agent".into()));
+        for chosen in ["/data", "/,/data", "/."] {
+            assert_eq!(disks(chosen), None, "{chosen}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::reader::Reader;
 use super::table::setting;
 pub use custom::CustomSettings;
 pub use geo::{GeoSettings, GeoSource};
-pub use health::{HealthSettings, MetricSet, READ_ONLY};
+pub use health::{HealthSettings, MetricSet, READ_ONLY, fits_a_name};
 pub use identity::{IdentitySettings, Program, Provider};
 pub use logging::{LogSource, LoggingSettings, Severity};
 

@@ -3,30 +3,56 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{DEADLINE, located};
-use crate::config::extensions::GeoSettings;
-use crate::extensions::Site;
+use super::{TICK, located};
+use crate::extensions::{Link, Site};
+use crate::system::channel::{self, RecvTimeoutError};
 use crate::system::http::{self, Cancel, Limits};
+use crate::system::thread;
 
 /// The service's answer has a few hundred bytes.
 const MAX_BODY: u64 = 64 * 1024;
 
-pub(super) fn ask(settings: &GeoSettings, site: &Site, ends: Instant) -> Result<Value, String> {
-    let name = http::without_query(&settings.url);
-    fetch(settings, site, ends).map_err(|error| format!("{name}: {error}"))
+/// Comes back soon after the link is over.
+pub(super) fn ask(site: &Arc<Site>, link: &Link, patience: Duration) -> Result<Value, String> {
+    let found = await_answer(site, link, patience);
+    let name = http::without_query(&site.settings.geo.url);
+    found.map_err(|error| format!("{name}: {error}"))
 }
 
-fn fetch(settings: &GeoSettings, site: &Site, ends: Instant) -> Result<Value, String> {
+/// On a thread of its own, for a name lookup or a connect cannot be interrupted: it is left
+/// to its deadline then.
+fn await_answer(site: &Arc<Site>, link: &Link, patience: Duration) -> Result<Value, String> {
+    let cancel = Cancel::new().map_err(|error| error.to_string())?;
+    let (sender, answers) = channel::bounded(1);
+    let (last_words, site, stop) = (sender.clone(), site.clone(), cancel.clone());
+    // Nobody listens any more after a detach.
+    let on_panic = move |panic| drop(last_words.send(Err(panic)));
+    let work = move || drop(sender.send(fetch(&site, patience, stop)));
+    thread::spawn("geoip", on_panic, work).map_err(|error| error.to_string())?;
+    loop {
+        match answers.recv_timeout(TICK) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Timeout) if !link.is_over() => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                cancel.cancel();
+                return Err("it is not wanted any more".to_owned());
+            }
+        }
+    }
+}
+
+fn fetch(site: &Site, patience: Duration, cancel: Cancel) -> Result<Value, String> {
+    let settings = &site.settings.geo;
     let limits = Limits {
-        idle: DEADLINE,
-        ends,
+        idle: patience,
+        ends: Instant::now() + patience,
     };
     let dialer = site.dialer.clone().ok_or("there is no way to reach it")?;
-    let cancel = Cancel::new().map_err(|error| error.to_string())?;
     let client = http::client(dialer, limits, site.allow_insecure, cancel);
     // The standard library keys its hasher with the system's random source.
     let nonce = format!("{:016x}", RandomState::new().build_hasher().finish());

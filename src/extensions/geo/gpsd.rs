@@ -1,11 +1,11 @@
 //! gpsd's protocol, as far as it takes to get one fix: JSON lines over TCP.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{DEADLINE, Trouble, location};
+use super::{TICK, Trouble, location};
 use crate::extensions::Link;
 use crate::system::dial::Dialer;
 use crate::system::waker::Waker;
@@ -13,8 +13,6 @@ use crate::system::waker::Waker;
 const WATCH: &[u8] = b"?WATCH={\"enable\":true,\"json\":true};\n";
 /// gpsd's own limit is 10240 bytes.
 const MAX_LINE: usize = 64 * 1024;
-/// How often the end is looked for.
-const TICK: Duration = Duration::from_millis(250);
 
 /// Waits for the next report with a position in it.
 pub(super) fn ask(
@@ -41,7 +39,7 @@ pub(super) fn ask(
     loop {
         let now = Instant::now();
         if now >= ends || link.is_over() {
-            let text = format!("gpsd at {host}:{port} had no fix within {DEADLINE:?}");
+            let text = format!("gpsd at {host}:{port} had no fix in time");
             return Err(Trouble::new("NO_FIX", text));
         }
         let count = match stream.receive(&mut buffer, ends.min(now + TICK), &waker) {

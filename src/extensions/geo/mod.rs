@@ -18,8 +18,10 @@ use crate::config::extensions::GeoSource;
 use crate::system::command;
 use crate::system::time::unix_now;
 
-/// For any way to find out.
+/// For any way to find out; half of what the extension has, if that is less.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often the link's end is looked for.
+const TICK: Duration = Duration::from_millis(250);
 /// An error of the service is good for so long, however often the hub asks.
 const ERROR_FOR: Duration = Duration::from_secs(60);
 /// What a command may print.
@@ -80,33 +82,35 @@ impl Extension for Geo {
 impl Geo {
     /// What the hub is told.
     fn update(&self, link: &Link) -> Value {
-        let source = &self.site.settings.geo.source;
-        let ends = Instant::now() + DEADLINE;
-        let found = match source {
-            GeoSource::GeoIp => return self.geoip(ends),
+        let settings = &self.site.settings;
+        let patience = DEADLINE.min(settings.timeout / 2);
+        let found = match &settings.geo.source {
+            GeoSource::GeoIp => return self.geoip(link, patience),
             GeoSource::Fixed {
                 latitude,
                 longitude,
                 accuracy,
             } => location((*latitude, *longitude), "fixed", *accuracy)
                 .map_err(|error| Trouble::new("CONFIG_ERROR", error)),
-            GeoSource::Command(text) => ask_command(text, link),
+            GeoSource::Command(text) => ask_command(text, link, patience),
             GeoSource::Gpsd { host, port } => {
+                let ends = Instant::now() + patience;
                 gpsd::ask((host, *port), self.site.dialer.as_deref(), link, ends)
             }
         };
         told(found)
     }
 
-    fn geoip(&self, ends: Instant) -> Value {
-        let settings = &self.site.settings.geo;
+    fn geoip(&self, link: &Link, patience: Duration) -> Value {
         if let Some(known) = self.recall(unix_now()) {
             return known;
         }
-        let found = geoip::ask(settings, &self.site, ends)
-            .map_err(|error| Trouble::new("HTTP_ERROR", error));
-        let update = told(found);
-        self.keep(unix_now(), &update);
+        let found = geoip::ask(&self.site, link, patience);
+        let is_cut_short = found.is_err() && link.is_over();
+        let update = told(found.map_err(|error| Trouble::new("HTTP_ERROR", error)));
+        if !is_cut_short {
+            self.keep(unix_now(), &update);
+        }
         update
     }
 
@@ -193,12 +197,12 @@ fn degrees(value: &Value) -> Option<f64> {
     }
 }
 
-fn ask_command(text: &str, link: &Link) -> Result<Value, Trouble> {
+fn ask_command(text: &str, link: &Link, patience: Duration) -> Result<Value, Trouble> {
     let trouble = |description: String| Trouble::new("COMMAND_ERROR", description);
     let is_over = || link.is_over();
     let ran = command::capture_until(
         &mut command::shell(text),
-        DEADLINE,
+        patience,
         COMMAND_OUTPUT,
         &is_over,
     );

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{KIND, geoip, gpsd, recalled};
+use super::{KIND, gpsd, recalled};
 use crate::config::ExtensionSettings;
 use crate::config::extensions::{GeoSettings, GeoSource};
 use crate::extensions::Site;
@@ -27,7 +27,12 @@ fn settings(source: GeoSource) -> GeoSettings {
 }
 
 fn place(geo: GeoSettings) -> Arc<Site> {
+    patient(geo, 30 * SECOND)
+}
+
+fn patient(geo: GeoSettings, timeout: Duration) -> Arc<Site> {
     site(ExtensionSettings {
+        timeout,
         geo,
         ..ExtensionSettings::default()
     })
@@ -197,13 +202,39 @@ fn what_the_service_may_not_answer() {
 }
 
 #[test]
-fn a_service_that_stalls_has_until_the_deadline() {
+fn each_source_has_half_of_what_the_extension_has() {
     let service = Service::start(Mood::Stalls);
-    let site = place(service.settings());
+    let hangs = settings(GeoSource::Command("sleep 1000".into()));
+    let fixless = settings(gpsd(NO_FIX_YET, false));
+    for (geo, code) in [
+        (service.settings(), "HTTP_ERROR"),
+        (hangs, "COMMAND_ERROR"),
+        (fixless, "NO_FIX"),
+    ] {
+        let site = patient(geo, SECOND);
+        let begin = Instant::now();
+        assert_eq!(asked(&site)["error_code"], code);
+        let took = begin.elapsed();
+        assert!(took >= SECOND / 2 && took < 5 * SECOND, "{code}: {took:?}");
+    }
+}
+
+#[test]
+fn a_service_is_not_waited_for_after_a_detach_and_that_is_not_remembered() {
+    let service = Service::start(Mood::Stalls);
+    let site = patient(service.settings(), 60 * SECOND);
+    let running = Running::start(&KIND, &site);
+    running.attach();
+    running.hear("location:request");
     let begin = Instant::now();
-    let found = geoip::ask(&site.settings.geo, &site, begin + SECOND / 4);
-    assert!(found.is_err(), "{found:?}");
-    assert!(begin.elapsed() < 5 * SECOND);
+    while service.requests() == 0 {
+        assert!(begin.elapsed() < 20 * SECOND, "never asked");
+        std::thread::yield_now();
+    }
+    let begin = Instant::now();
+    running.end();
+    assert!(begin.elapsed() < 5 * SECOND, "{:?}", begin.elapsed());
+    assert!(kept(&site).is_empty());
 }
 
 #[test]

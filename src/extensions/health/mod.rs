@@ -52,6 +52,8 @@ type IsOver<'a> = &'a (dyn Fn() -> bool + Sync);
 pub struct Health {
     site: Arc<Site>,
     machine: Machine,
+    /// The hub takes reports.
+    is_attached: bool,
     look_every: Duration,
     /// The processors' time at the last report that was sent, and at the last one made.
     sent: Option<cpu::Ticks>,
@@ -83,7 +85,15 @@ impl Extension for Health {
                     link.answer(question, answer);
                 }
                 Word::Due => self.look_at_disks(),
-                Word::Attached { .. } | Word::Away | Word::Nudged => continue,
+                Word::Attached { .. } => {
+                    self.is_attached = true;
+                    continue;
+                }
+                Word::Away => {
+                    self.is_attached = false;
+                    continue;
+                }
+                Word::Nudged => continue,
                 Word::Over => return Ok(()),
             }
             self.tell(link);
@@ -97,6 +107,7 @@ impl Health {
         Self {
             site: Arc::clone(site),
             machine: Machine::default(),
+            is_attached: false,
             look_every: LOOK_EVERY,
             sent: None,
             seen: None,
@@ -131,6 +142,7 @@ impl Health {
     ) -> Result<Value, String> {
         match what {
             "report" => Ok(self.report(alarms, &|| link.is_over())),
+            "send" if !self.is_attached => Err("the hub does not take reports now".to_owned()),
             "send" => {
                 self.send(link, alarms);
                 Ok(json!({ "sent": true }))
@@ -178,7 +190,7 @@ impl Health {
                 self.seen = cpu::sample(machine, zone, self.sent, draft);
             }
             MetricSet::Memory => memory::sample(machine, draft),
-            MetricSet::Disk => disk::sample(machine, &settings.disks, draft),
+            MetricSet::Disk => disk::sample(machine, settings, draft),
             MetricSet::Network => network::sample(machine, draft),
         }
     }

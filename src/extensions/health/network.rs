@@ -58,21 +58,32 @@ pub fn connectivity(machine: &Machine, probe: Option<&(String, u16)>, draft: &mu
                 None => has_route && !is_link_local(address),
             };
         }
-        let status = match (is_internet, is_lan) {
-            (true, _) => "internet",
-            (false, true) => "lan",
-            (false, false) => "disconnected",
+        let state = state(machine, &name);
+        let status = match (is_unplugged(&state), is_internet, is_lan) {
+            (true, _, _) | (false, false, false) => "disconnected",
+            (false, true, _) => "internet",
+            (false, false, true) => "lan",
         };
-        let described = describe(machine, &name, has_route, status);
+        let described = describe(machine, &name, has_route, state, status);
         put(&mut draft.connectivity, &name, described);
     }
 }
 
-fn describe(machine: &Machine, name: &str, has_route: bool, status: &str) -> Value {
+/// As the kernel has it. Tunnels and ppp cannot tell, and are `unknown`.
+fn state(machine: &Machine, name: &str) -> String {
     let mut state = machine.interface(name, "operstate");
     if state.is_empty() {
         state += "unknown";
     }
+    state
+}
+
+/// It keeps its addresses and routes then, and nothing gets through.
+fn is_unplugged(state: &str) -> bool {
+    ["down", "lowerlayerdown", "dormant", "notpresent"].contains(&state)
+}
+
+fn describe(machine: &Machine, name: &str, has_route: bool, state: String, status: &str) -> Value {
     let mut described = Map::new();
     let is_present = state != "notpresent";
     for (key, value) in [

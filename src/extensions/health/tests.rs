@@ -1,5 +1,6 @@
 //! Reports made of fixtures and of this machine, through a real link.
 
+mod disks;
 mod fixtures;
 mod given;
 mod here;

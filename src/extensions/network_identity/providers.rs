@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::identity::{checked, identity, listed};
 use crate::config::ExtensionSettings;
 use crate::config::extensions::{Program, Provider};
-use crate::system::command;
+use crate::system::command::{self, CommandError};
 
 /// For one program.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(super) struct Asker {
 
 /// One program's share.
 struct Run<'a> {
-    deadline: Duration,
+    ends: Instant,
     is_over: &'a dyn Fn() -> bool,
     #[cfg(test)]
     path: Option<&'a std::path::Path>,
@@ -48,8 +48,9 @@ impl Asker {
         let providers = settings.identity.providers.iter();
         Self {
             providers: providers.map(|provider| (provider.clone(), None)).collect(),
-            // An extension that takes longer counts as hanging.
-            patience: settings.timeout / 3 * 2,
+            // The hub may ask during a look at what has changed: both together must not
+            // look like hanging.
+            patience: settings.timeout / 3,
             #[cfg(test)]
             path: None,
         }
@@ -62,9 +63,10 @@ impl Asker {
         let mut shares = self.providers.len() as u32;
         let mut all = Vec::new();
         for (provider, problem) in &mut self.providers {
-            let left = ends.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = ends.saturating_duration_since(now);
             let run = Run {
-                deadline: DEADLINE.min(left / shares),
+                ends: now + DEADLINE.min(left / shares),
                 is_over,
                 #[cfg(test)]
                 path: self.path.as_deref(),
@@ -243,8 +245,20 @@ impl Run<'_> {
         if let Some(path) = self.path {
             run.env("PATH", format!("{}:/usr/bin:/bin", path.display()));
         }
-        let output = command::capture_until(run, self.deadline, OUTPUT, self.is_over)
-            .map_err(|error| error.to_string())?;
+        let left = self.ends.saturating_duration_since(Instant::now());
+        let output =
+            command::capture_until(run, left, OUTPUT, self.is_over).map_err(
+                |error| match error {
+                    // How long that was differs each time, and it is no other problem.
+                    CommandError::Deadline { program, .. } => {
+                        format!("{program} took too long and was killed")
+                    }
+                    CommandError::Start { .. }
+                    | CommandError::TooLong { .. }
+                    | CommandError::Stopped { .. }
+                    | CommandError::Io { .. } => error.to_string(),
+                },
+            )?;
         command::verdict(&output)?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
@@ -300,6 +314,20 @@ fn put(details: &mut Map<String, Value>, name: &str, value: &Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn one_that_hangs_has_the_same_problem_each_time() {
+        let mut settings = ExtensionSettings {
+            timeout: Duration::from_millis(300),
+            ..ExtensionSettings::default()
+        };
+        let (command, pointer) = ("sleep 1000".to_owned(), String::new());
+        settings.identity.providers = vec![Provider::Command(Program { command, pointer })];
+        let mut asker = Asker::new(&settings);
+        assert_eq!(asker.ask(&|| false), [] as [Value; 0]);
+        let problem = asker.providers[0].1.as_deref();
+        assert_eq!(problem, Some("/bin/sh took too long and was killed"));
+    }
 
     #[test]
     fn pointers_are_those_of_the_standard() {

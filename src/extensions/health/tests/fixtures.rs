@@ -251,22 +251,16 @@ fn load_that_is_no_number_is_not_sent() {
 fn a_disk_that_is_none_costs_itself_only() {
     let root = plain();
     let mut health = health(HealthSettings {
-        disks: ["/", "/gone", "/proc", "/data"].map(str::to_owned).into(),
+        disks: ["/", "/gone", "/data"].map(str::to_owned).into(),
         ..settings()
     });
     health.machine = machine(root.path());
     health.machine.usage = |path| match path {
         "/gone" => Err(format!("{path}: No such file or directory")),
-        "/proc" => Ok(Usage {
-            total_kb: 0,
-            used_kb: 0,
-            available_kb: 0,
-            is_read_only: false,
-        }),
         _ => Ok(used(125)),
     };
     let report = report(&mut health);
-    let why = "disk: /gone: No such file or directory; disk: /proc is on no disk";
+    let why = "disk: /gone: No such file or directory";
     assert_eq!(failure(&report), Some(why));
     assert_eq!(report["metrics"]["disk_used_percentage"], 12.5);
     assert_eq!(report["metrics"]["disk_used_percentage:/data"], 12.5);

@@ -170,3 +170,31 @@ fn more_interfaces_than_a_report_holds_are_left_out() {
         32
     );
 }
+
+#[test]
+fn what_is_unplugged_is_disconnected_whatever_its_addresses_and_routes_say() {
+    let root = plain();
+    let route = "eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\n";
+    put(root.path(), "proc/net/route", route);
+    for (state, expected) in [
+        ("up\n", "internet"),
+        // Those that cannot tell: tunnels, ppp.
+        ("unknown\n", "internet"),
+        ("", "internet"),
+        ("down\n", "disconnected"),
+        ("lowerlayerdown\n", "disconnected"),
+        ("dormant\n", "disconnected"),
+        ("notpresent\n", "disconnected"),
+    ] {
+        interface(
+            root.path(),
+            "eth0",
+            &[("type", "1\n"), ("operstate", state)],
+        );
+        let mut health = health(settings());
+        health.machine = machine(root.path());
+        health.machine.addresses = addresses;
+        let found = report(&mut health)["connectivity"]["eth0"].take();
+        assert_eq!(found["connection_status"], expected, "{state:?}");
+    }
+}

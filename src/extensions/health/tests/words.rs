@@ -151,6 +151,22 @@ fn clients_get_the_very_report_have_it_sent_and_set_values() {
 }
 
 #[test]
+fn nothing_is_sent_while_the_hub_does_not_take_it_and_clients_are_told() {
+    let play = Play::begin(|_| {});
+    assert!(play.handle.say(Word::Away));
+    play.asked("send", json!({}));
+    let refusal = Err("the hub does not take reports now".to_owned());
+    assert_eq!(play.answer(), refusal);
+    play.asked("report", json!({}));
+    assert_eq!(play.answer().unwrap()["metrics"]["mem_size_mb"], 2000);
+    let version = "0.0.1".to_owned();
+    assert!(play.handle.say(Word::Attached { version }));
+    play.asked("send", json!({}));
+    play.pushed();
+    assert_eq!(play.answer(), Ok(json!({"sent": true})));
+}
+
+#[test]
 fn a_part_that_fails_is_an_alarm_until_a_report_without_it() {
     let play = Play::begin(|_| {});
     let hidden = play.root.path().join("proc/hidden");
