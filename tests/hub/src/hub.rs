@@ -19,7 +19,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long stopping waits for connections to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -240,7 +240,15 @@ impl Hub {
     /// Starts again on the same port, with the same books and transcript.
     pub fn restart(&self) {
         self.shared.change(|state| state.stopping = false);
-        let listener = self.listen(self.address).expect("the port is still ours");
+        // A process that is just being started may still hold the old listener, up to its exec.
+        let deadline = Instant::now() + self.deadline;
+        let listener = loop {
+            match self.listen(self.address) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < deadline, "the port is not ours: {error}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
         *self.listener.lock().expect("listener lock") = Some(listener);
         self.shared.note(0, "hub restarted");
     }
