@@ -173,7 +173,7 @@ impl Core {
         self.note_outcome(&offer.uuid, Some(&reason));
         self.reply(client, request, Err(Fault::new(Code::Failed, reason)));
         if let Some(mut report) = local.owed {
-            report.next = local.next;
+            report.next = local.next.or(report.next.take());
             self.update.phase = Phase::Reporting(report);
             return self.report_outcome();
         }

@@ -265,3 +265,19 @@ fn an_outcome_that_is_owed_to_the_hub_stays_owed() {
     bench.reply_to_heartbeat();
     assert_eq!(bench.order().map(|order| &*order.offer.uuid), Some("next"));
 }
+
+#[test]
+fn an_offer_that_waits_for_a_report_waits_for_the_file_too() {
+    let mut bench = Bench::joined(setup());
+    bench.offer("hub");
+    bench.finishes(Err("fwup error: first"));
+    bench.offer("next");
+    bench.socket(SocketEvent::Closed("gone".into()));
+    bench.says(APP, APPLY);
+    bench.reads("new");
+    let failed = InstallEvent::Finished(Err("fwup error: second".into()));
+    bench.event(Event::Install(JobId(2), failed));
+    bench.reconnect();
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.order().map(|order| &*order.offer.uuid), Some("next"));
+}
