@@ -281,3 +281,12 @@ fn an_offer_that_waits_for_a_report_waits_for_the_file_too() {
     bench.reply_to_heartbeat();
     assert_eq!(bench.order().map(|order| &*order.offer.uuid), Some("next"));
 }
+
+#[test]
+fn a_reload_while_leaving_changes_nothing() {
+    let mut bench = Bench::applying(setup());
+    bench.event(Event::Signal(Signal::Terminate));
+    bench.effects.clear();
+    bench.event(Event::Signal(Signal::Reload));
+    assert_eq!(bench.effects, []);
+}
