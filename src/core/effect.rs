@@ -60,7 +60,7 @@ pub enum Effect {
     Identify,
     RunHook(RunId, Box<HookOrder>),
     /// How far is the next update window? The hub's time (unix seconds) is for a device that
-    /// has none.
+    /// has none, or a wrong one.
     FindWindow {
         hub_time: Option<u64>,
     },
