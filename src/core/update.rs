@@ -102,6 +102,11 @@ impl Update {
 }
 
 impl Core {
+    /// Nothing is in hand, and nothing on the way out.
+    pub(super) fn has_no_update(&self) -> bool {
+        matches!(self.update.phase, Phase::Idle) && !self.reboot.is_under_way()
+    }
+
     pub(super) fn on_offer(&mut self, offer: Box<Offer>) {
         if self.leaving {
             return info!("leaving: firmware {} left alone", offer.uuid);

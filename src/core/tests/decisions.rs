@@ -258,6 +258,23 @@ fn the_hub_is_not_asked_while_something_else_is_in_hand() {
 }
 
 #[test]
+fn what_has_its_time_while_something_else_is_in_hand_has_it_afterwards() {
+    let mut bench = Bench::joined(asking());
+    bench.offer("new");
+    bench.answer_update("reschedule 600");
+    bench.pass(590 * SECOND);
+    bench.offer("newer");
+    bench.pass(100 * SECOND);
+    assert_eq!(bench.joins(), 0);
+    bench.answer_update("ignore");
+    bench.pass(61 * SECOND);
+    assert_eq!(bench.joins(), 1);
+    bench.reply_to_join();
+    bench.pass(HOUR);
+    assert_eq!(bench.joins(), 1);
+}
+
+#[test]
 fn while_it_is_asked_the_update_stays_in_the_hub_s_books() {
     let mut bench = Bench::joined(asking());
     bench.offer("new");
