@@ -118,18 +118,27 @@ fn an_agent_whose_data_folder_stays_in_use_gives_up() {
 
 #[test]
 fn under_the_journal_lines_have_priorities_and_no_times() {
-    let stage = Stage::prepared(&rig::standin(), |_, device| {
-        let variable = ("JOURNAL_STREAM".to_owned(), "8:1".to_owned());
-        device.env.extend([variable]);
-    });
-    stage.agent.wait_log(JOINED);
-    for line in stage.agent.log().lines() {
+    let hub = rig::hub().start();
+    let agent = rig::Agent::start_in_journal(&Device::new(&hub).env);
+    agent.wait_log(JOINED);
+    for line in agent.log().lines() {
         assert!(
             line.starts_with(['<']) && line[2..].starts_with('>'),
             "{line}"
         );
     }
-    assert!(stage.agent.logged(JOINED)[0].starts_with("<6>device channel"));
+    assert!(agent.logged(JOINED)[0].starts_with("<6>device channel"));
+}
+
+#[test]
+fn another_s_journal_does_not_count() {
+    let stage = Stage::prepared(&rig::standin(), |_, device| {
+        let variable = ("JOURNAL_STREAM".to_owned(), "8:1".to_owned());
+        device.env.extend([variable]);
+    });
+    stage.agent.wait_log(JOINED);
+    let line = &stage.agent.logged(JOINED)[0];
+    assert!(line.contains("Z INFO  device channel"), "{line}");
 }
 
 #[test]
