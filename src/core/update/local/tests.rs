@@ -14,13 +14,21 @@ const APPLY: &str =
     r#"{"id":7,"method":"apply","params":{"path":"/media/usb/x.fw","progress":true}}"#;
 const FORCE: &str = r#"{"id":7,"method":"apply","params":{"path":"/media/usb/x.fw","force":true}}"#;
 
+const STAMP: FileStamp = FileStamp {
+    device: 1,
+    inode: 2,
+    size: 100,
+    modified: (3, 4),
+    changed: (5, 6),
+};
+
 impl Bench {
     /// The file turns out to be this firmware.
     fn reads(&mut self, uuid: &str) {
         let orders = |effect: &Effect| matches!(effect, Effect::ReadFirmware { .. });
         assert!(self.effects.iter().any(orders), "nobody looks at it");
         self.effects.retain(|effect| !orders(effect));
-        self.event(Event::FirmwareRead(Ok(offer(uuid))));
+        self.event(Event::FirmwareRead(Ok((offer(uuid), STAMP))));
     }
 
     fn order(&self) -> Option<&InstallOrder> {
@@ -61,6 +69,7 @@ fn a_file_is_looked_at_then_installed_and_the_device_reboots() {
     bench.reads("new");
     let order = bench.order().expect("an order");
     assert_eq!(order.file, Some("/media/usb/x.fw".into()));
+    assert_eq!(order.stamp, STAMP);
     assert_eq!(order.public_keys, setup().public_keys);
     let interface = None;
     let told = [DevicePush::Received, DevicePush::Started { interface }];
@@ -217,7 +226,7 @@ fn a_file_that_cannot_be_read_is_told_and_forgotten() {
     bench.event(Event::WorkerExited(worker, Err("no thread".into())));
     assert_eq!(bench.verdict_on_file()["error"]["code"], "failed");
     // Nobody has asked.
-    bench.event(Event::FirmwareRead(Ok(offer("new"))));
+    bench.event(Event::FirmwareRead(Ok((offer("new"), STAMP))));
     assert_eq!(bench.order(), None);
     assert_eq!(bench.device_pushes(), []);
 }
