@@ -119,7 +119,8 @@ fn an_agent_whose_data_folder_stays_in_use_gives_up() {
 #[test]
 fn under_the_journal_lines_have_priorities_and_no_times() {
     let hub = rig::hub().start();
-    let agent = rig::Agent::start_in_journal(&Device::new(&hub).env);
+    let device = Device::new(&hub);
+    let agent = rig::Agent::start_in_journal(&device.env);
     agent.wait_log(JOINED);
     for line in agent.log().lines() {
         assert!(
