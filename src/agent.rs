@@ -26,7 +26,7 @@ use crate::system::hook::Site;
 use crate::system::notify::Notifier;
 use crate::system::slots::{self, Guard, SlotSettings};
 use crate::system::waker::Waker;
-use crate::system::{footprint, identity, interface, metadata, time};
+use crate::system::{footprint, identity, interface, lock, metadata, time};
 use crate::update::cache;
 use crate::update::journal::Journal;
 use crate::workers::heartbeat::{self, Beat};
@@ -40,6 +40,8 @@ use operator::Hands;
 const INBOX: usize = 256;
 /// How long leaving waits for workers that hold something worth ending well.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How long a start waits for another agent to leave the data folder.
+const SUCCESSION: Duration = Duration::from_secs(15);
 
 /// What keeps the agent from starting.
 #[derive(Debug)]
@@ -48,12 +50,14 @@ pub enum StartError {
     Config(String),
     /// Exit code 71.
     System(String),
+    /// Exit code 75.
+    Busy(String),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(text) | Self::System(text) => f.write_str(text),
+            Self::Config(text) | Self::System(text) | Self::Busy(text) => f.write_str(text),
         }
     }
 }
@@ -66,6 +70,8 @@ pub type Reread = Box<dyn Fn() -> Result<(Config, Vec<String>), ConfigErrors>>;
 /// # Errors
 /// What keeps it from starting; afterwards nothing does.
 pub fn run(mut config: Config, reread: Reread) -> Result<(), StartError> {
+    // Before signals are taken over, so that they end the wait; let go of last.
+    let _lock = lock::take(&config.data_path, SUCCESSION).map_err(StartError::Busy)?;
     let signals =
         signals::install().map_err(|error| StartError::System(format!("signals: {error}")))?;
     let journal = Journal::new(&config.data_path);

@@ -16,7 +16,7 @@ pub const SOFTWARE: u8 = 70;
 pub const OS_ERROR: u8 = 71;
 /// A slot command failed at writing, or the program that does it failed (EX_IOERR).
 pub const IO_ERROR: u8 = 74;
-/// The agent has enough to do; try again (EX_TEMPFAIL).
+/// The agent has enough to do, or another one has the data folder; try again (EX_TEMPFAIL).
 pub const TRY_AGAIN: u8 = 75;
 /// The control socket is not for this user (EX_NOPERM).
 pub const NO_PERMISSION: u8 = 77;

@@ -3,7 +3,7 @@
 //! Standard error has UTC times and levels; what adds times itself (systemd's journal,
 //! syslog, the kernel's log) gets priorities instead.
 
-use std::fmt::Arguments;
+use std::fmt::{self, Arguments};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -64,18 +64,41 @@ fn write_line(
     level: Level,
     text: &Arguments,
 ) -> io::Result<()> {
+    let urgency = priority(level);
     match target {
         LogTarget::Stderr => {
             let now = time::iso8601(time::unix_now());
-            writeln!(out, "{now} {level:<5} {text}")
+            write!(out, "{now} {level:<5} ")?;
         }
-        LogTarget::Journal => writeln!(out, "<{}>{text}", priority(level)),
+        LogTarget::Journal => write!(out, "<{urgency}>")?,
         LogTarget::Syslog => {
             let pid = std::process::id();
-            let priority = DAEMON | priority(level);
-            write!(out, "<{priority}>nerveshub-agent[{pid}]: {text}")
+            write!(out, "<{}>nerveshub-agent[{pid}]: ", DAEMON | urgency)?;
         }
-        LogTarget::Kmsg => writeln!(out, "<{}>nerveshub-agent: {text}", DAEMON | priority(level)),
+        LogTarget::Kmsg => write!(out, "<{}>nerveshub-agent: ", DAEMON | urgency)?,
+    }
+    // Formatting fails only because writing has.
+    fmt::write(&mut OneLine(out), *text).map_err(|_| io::ErrorKind::WriteZero)?;
+    match target {
+        // A datagram has an end of its own.
+        LogTarget::Syslog => Ok(()),
+        LogTarget::Stderr | LogTarget::Journal | LogTarget::Kmsg => out.write_all(b"\n"),
+    }
+}
+
+/// Whoever's text it is: it forges no line, and orders nothing of the terminal that shows it.
+struct OneLine<'a>(&'a mut dyn Write);
+
+impl fmt::Write for OneLine<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut gap = "";
+        for piece in text.split(char::is_control) {
+            for part in [gap, piece] {
+                self.0.write_all(part.as_bytes()).map_err(|_| fmt::Error)?;
+            }
+            gap = " ";
+        }
+        Ok(())
     }
 }
 
@@ -173,6 +196,23 @@ mod tests {
         ] {
             let expected = format!("<{priority}>nerveshub-agent: hello\n");
             assert_eq!(line(LogTarget::Kmsg, level), expected);
+        }
+    }
+
+    #[test]
+    fn text_of_others_neither_ends_a_line_nor_orders_a_terminal() {
+        let text = "a\x1b[2Jb\r\n<0>c\u{9b}d\te\0";
+        for target in [
+            LogTarget::Stderr,
+            LogTarget::Journal,
+            LogTarget::Syslog,
+            LogTarget::Kmsg,
+        ] {
+            let mut out = Vec::new();
+            write_line(target, &mut out, Level::Info, &format_args!("{text}é")).unwrap();
+            let line = String::from_utf8(out).unwrap();
+            let line = line.strip_suffix('\n').unwrap_or(&line);
+            assert!(line.ends_with("a [2Jb  <0>c d e é"), "{line:?}");
         }
     }
 

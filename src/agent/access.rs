@@ -117,20 +117,13 @@ impl Access {
                         NERVES_HUB_KEY_FILE, or provision them in the firmware's key-value store";
             return Err(StartError::Config(text.to_owned()));
         }
-        let context = context(config, credentials.as_ref(), identifier)
+        let (context, download) = ways(config, credentials.as_ref(), identifier)
             .map_err(|error| StartError::Config(error.to_string()))?;
-        let download = Dialer {
-            // Never offers the device's certificate to a file server.
-            tls: tls::client_config(&config.tls, None)
-                .map_err(|error| StartError::Config(error.to_string()))?,
-            server_name: None,
-            ..(*context.dialer).clone()
-        };
         Ok(Self {
             credentials,
             identifier: identifier.to_owned(),
-            context: Arc::new(context),
-            download: Arc::new(download),
+            context,
+            download,
         })
     }
 
@@ -139,11 +132,27 @@ impl Access {
         if config.credentials.is_some() {
             self.credentials.clone_from(&config.credentials);
         }
-        match context(config, self.credentials.as_ref(), &self.identifier) {
-            Ok(context) => self.context = Arc::new(context),
+        match ways(config, self.credentials.as_ref(), &self.identifier) {
+            Ok((context, download)) => (self.context, self.download) = (context, download),
             Err(error) => error!("{error}; keeping the credentials in use"),
         }
     }
+}
+
+/// To the hub, and to file servers: from the same files, so both or neither.
+fn ways(
+    config: &Config,
+    credentials: Option<&Credentials>,
+    identifier: &str,
+) -> Result<(Arc<socket::Context>, Arc<Dialer>), tls::TlsSetupError> {
+    let context = context(config, credentials, identifier)?;
+    let download = Dialer {
+        // Never offers the device's certificate to a file server.
+        tls: tls::client_config(&config.tls, None)?,
+        server_name: None,
+        ..(*context.dialer).clone()
+    };
+    Ok((Arc::new(context), Arc::new(download)))
 }
 
 fn context(

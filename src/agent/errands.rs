@@ -50,7 +50,7 @@ impl Agent {
         let fwup = self.config.fwup.path.clone();
         self.errand(Errand::FirmwareFile, move || {
             let fwup = matches!(installer, Installer::Fwup).then_some(&*fwup);
-            Event::FirmwareRead(firmware_file::describe(&path, fwup, &public_keys).map(Box::new))
+            Event::FirmwareRead(firmware_file::describe(&path, fwup, &public_keys))
         });
     }
 

@@ -10,6 +10,10 @@ use crate::system::metadata::Firmware;
 use crate::system::{local_time, time};
 use crate::workers::hook;
 
+/// The hub told its time because it refused the device's: seconds by which they may differ
+/// all the same.
+const DIFFERENCE: u64 = 300;
+
 impl Agent {
     pub(super) fn run_hook(&mut self, id: RunId, order: HookOrder) {
         let (site, inbox) = (self.hooks.clone(), self.crew.inbox());
@@ -21,17 +25,22 @@ impl Agent {
     pub(super) fn find_window(&mut self, hub_time: Option<u64>) {
         let windows = self.config.policy.windows.clone();
         self.errand(Errand::Window, move || {
-            let now = match time::is_plausible() {
-                true => Some(time::unix_now()),
-                false => hub_time,
-            };
-            let Some(now) = now else {
+            let own = time::is_plausible().then(time::unix_now);
+            let Some(now) = time_of_day(own, hub_time) else {
                 return Event::WindowFound(Opening::ClockUnset);
             };
             local_time::read_zone();
             let wait = window::opens_in(&windows, now, &local_time::offset);
             Event::WindowFound(wait.map_or(Opening::Never, Opening::In))
         });
+    }
+}
+
+/// The device's own, unless it has none, or one that the hub knows better.
+fn time_of_day(own: Option<u64>, hub: Option<u64>) -> Option<u64> {
+    match (own, hub) {
+        (Some(own), Some(hub)) if own.abs_diff(hub) > DIFFERENCE => Some(hub),
+        (own, hub) => own.or(hub),
     }
 }
 
@@ -78,4 +87,23 @@ fn yes_or_no(site: &Site, hook: Hook) -> Option<bool> {
     };
     error!("hook {}: {reason}; going by the metadata", hook.name());
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_s_time_goes_before_one_that_is_far_off() {
+        for (own, hub, expected) in [
+            (None, None, None),
+            (Some(1000), None, Some(1000)),
+            (None, Some(1000), Some(1000)),
+            (Some(1000), Some(1300), Some(1000)),
+            (Some(1000), Some(1301), Some(1301)),
+            (Some(1000), Some(699), Some(699)),
+        ] {
+            assert_eq!(time_of_day(own, hub), expected, "{own:?} {hub:?}");
+        }
+    }
 }

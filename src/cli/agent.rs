@@ -104,6 +104,7 @@ fn run(call: &mut Call) -> Answer {
         Ok(()) => return Answer::silent(exit::OK),
         Err(StartError::Config(text)) => (text, exit::CONFIG),
         Err(StartError::System(text)) => (text, exit::OS_ERROR),
+        Err(StartError::Busy(text)) => (text, exit::TRY_AGAIN),
     };
     error!("{text}");
     Answer::silent(code)

@@ -44,7 +44,7 @@ pub(super) fn read(r: &mut Reader) -> ServiceSettings {
         log: match r.choice(setting!("NERVES_HUB_LOG_TARGET")) {
             "syslog" => LogTarget::Syslog,
             "kmsg" => LogTarget::Kmsg,
-            _ if r.foreign("JOURNAL_STREAM").is_some() => LogTarget::Journal,
+            _ if is_journal(text(r.foreign("JOURNAL_STREAM"))) => LogTarget::Journal,
             _ => LogTarget::Stderr,
         },
         notify: r.foreign("NOTIFY_SOCKET"),
@@ -52,4 +52,10 @@ pub(super) fn read(r: &mut Reader) -> ServiceSettings {
             .filter(|micros| *micros > 0 && is_ours)
             .map(Duration::from_micros),
     }
+}
+
+/// Every descendant of a service inherits the variable, whatever its standard error is.
+fn is_journal(stream: Option<String>) -> bool {
+    let stderr = nix::sys::stat::fstat(std::io::stderr());
+    stderr.is_ok_and(|file| stream == Some(format!("{}:{}", file.st_dev, file.st_ino)))
 }

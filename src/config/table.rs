@@ -431,7 +431,7 @@ settings! {
     }
     "Agent" {
         NERVES_HUB_DATA_PATH Plain Path, "/var/lib/nerveshub-agent",
-            "Folder for the agent's persistent state.";
+            "Folder for the agent's persistent state. Each agent needs its own: a second one waits 15 s for the first to leave, then exits with 75.";
         NERVES_HUB_REBOOT_COMMAND Plain Command, "reboot",
             "Run after an update, when the hub asks for a reboot and when NERVES_HUB_TRIAL_TIMEOUT is over.";
         NERVES_HUB_REBOOT_TIMEOUT Plain Kind::Duration(ms(100), HOUR), "60s",

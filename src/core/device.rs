@@ -25,6 +25,8 @@ pub struct Device {
     /// `None` until `fwup --version` has answered.
     fwup_version: Option<Option<String>>,
     interface_reported: Option<ConnId>,
+    /// The update that the last join named.
+    named: Option<String>,
 }
 
 impl Device {
@@ -33,6 +35,7 @@ impl Device {
             validated: setup.firmware_validated,
             fwup_version: None,
             interface_reported: None,
+            named: None,
         }
     }
 }
@@ -56,6 +59,7 @@ impl Core {
         let payload = self.join_payload();
         if self.join(Topic::Device, payload) {
             self.trial.told = self.device.validated;
+            self.device.named = self.update.uuid_in_hand().map(str::to_owned);
             self.note_join_sent();
         }
     }
@@ -96,6 +100,12 @@ impl Core {
     pub(super) fn on_device_joined(&mut self, offer: Option<Box<Offer>>) {
         info!("device channel joined as {}", self.setup.identifier);
         self.link.proved();
+        if let Some(uuid) = self.device.named.take().filter(|_| self.has_no_update()) {
+            // It was decided upon while the join was on its way, which the hub did not hear;
+            // the next join names none, and so there is only one more.
+            info!("firmware {uuid} is not in hand any more: joining again to say so");
+            return self.rejoin_now(Topic::Device);
+        }
         self.await_keys();
         let session = self.link.session();
         if let Some((conn, name)) = session.map(|session| (session.conn, session.interface.clone()))

@@ -60,7 +60,7 @@ pub enum Effect {
     Identify,
     RunHook(RunId, Box<HookOrder>),
     /// How far is the next update window? The hub's time (unix seconds) is for a device that
-    /// has none.
+    /// has none, or a wrong one.
     FindWindow {
         hub_time: Option<u64>,
     },
@@ -171,12 +171,25 @@ pub struct HookOrder {
     pub input: Value,
 }
 
+/// Which file it was, and as of when: what has changed since is not what was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileStamp {
+    pub device: u64,
+    pub inode: u64,
+    pub size: u64,
+    /// Seconds and nanoseconds.
+    pub modified: (i64, i64),
+    pub changed: (i64, i64),
+}
+
 /// Everything needed to install one offer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstallOrder {
     pub offer: Offer,
     /// Where it is already, and belongs to somebody else; `None`: to be downloaded.
     pub file: Option<PathBuf>,
+    /// That file's when it was looked at.
+    pub stamp: FileStamp,
     /// Never `None` for fwup.
     pub devpath: Option<PathBuf>,
     pub public_keys: Vec<String>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::effect::FileStamp;
 use crate::wire::control::Request;
 use crate::wire::{FilePush, Inbound, Offer};
 
@@ -56,7 +57,7 @@ pub enum Event {
     TrialRebootCounted(Counted),
     Install(JobId, InstallEvent),
     /// What a firmware file on this device says of itself; `Err` names what is wrong.
-    FirmwareRead(Result<Box<Offer>, String>),
+    FirmwareRead(Result<(Box<Offer>, FileStamp), String>),
     /// The only event of an archive's job, and its last.
     ArchiveEnded(JobId, ArchiveEnd),
     /// Keys from the hub were written down; `Err` names what went wrong.

@@ -307,6 +307,10 @@ impl Core {
     }
 
     pub(super) fn on_reload(&mut self) {
+        if self.leaving {
+            // The connection is for what is still to be told.
+            return info!("SIGHUP while leaving: nothing is read again");
+        }
         info!("SIGHUP: reading credentials again and reconnecting");
         self.effect(Effect::ReloadCredentials);
         self.reconnect_now();

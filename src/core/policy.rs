@@ -25,6 +25,8 @@ const MIN_DELAY: Duration = Duration::from_secs(5);
 /// The hub counts by itself: it is asked a little later, and not by a whole fleet at once.
 const SLACK: Duration = Duration::from_secs(1);
 const SPREAD_MAX: Duration = Duration::from_secs(60);
+/// What has its time while something else is in hand is looked at again after this.
+const HOLD_AGAIN: Duration = Duration::from_secs(60);
 /// While the time of day is unknown, an offer is put off by this at a time ...
 const CLOCK_DELAY: Duration = Duration::from_secs(15 * 60);
 /// ... until the agent has run for so long: every daily window has opened once by then.
@@ -138,10 +140,13 @@ impl Core {
         let Some(hold) = self.update.hold.take() else {
             return;
         };
-        if matches!(self.update.phase, Phase::Idle) && !self.reboot.is_under_way() {
-            info!("firmware {} has its time: asking the hub for it", hold.uuid);
-            self.rejoin_now(Topic::Device);
+        if !self.has_no_update() {
+            // What is in hand may fail, and the reboot be put off.
+            self.update.hold = Some(hold);
+            return self.set_timer(Timer::Hold, HOLD_AGAIN);
         }
+        info!("firmware {} has its time: asking the hub for it", hold.uuid);
+        self.rejoin_now(Topic::Device);
     }
 
     /// The answer to [`Effect::FindWindow`].

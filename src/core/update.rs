@@ -11,7 +11,7 @@ mod report;
 use std::time::{Duration, Instant};
 
 use super::Core;
-use super::effect::{Effect, InstallOrder};
+use super::effect::{Effect, FileStamp, InstallOrder};
 use super::event::{InstallEvent, JobId};
 use super::policy::{Asking, Hold};
 use super::renewal::Renewal;
@@ -102,6 +102,11 @@ impl Update {
 }
 
 impl Core {
+    /// Nothing is in hand, and nothing on the way out.
+    pub(super) fn has_no_update(&self) -> bool {
+        matches!(self.update.phase, Phase::Idle) && !self.reboot.is_under_way()
+    }
+
     pub(super) fn on_offer(&mut self, offer: Box<Offer>) {
         if self.leaving {
             return info!("leaving: firmware {} left alone", offer.uuid);
@@ -214,6 +219,9 @@ impl Core {
         let order = InstallOrder {
             offer: (*offer).clone(),
             file: local.as_ref().map(|local| local.path.clone()),
+            stamp: local
+                .as_ref()
+                .map_or(FileStamp::default(), |local| local.stamp),
             devpath: self.setup.devpath.clone(),
             public_keys: self.public_keys(),
             identifier: self.setup.identifier.clone(),

@@ -23,7 +23,11 @@ pub fn environment(
     let name = Hook::Configure.name();
     let mut say = |line: &str| said.push(format!("hook {name}: {line}"));
     let reason = match site.run_saying(&Call::new(Hook::Configure), &mut say) {
-        HookEnd::Absent => return (given, said),
+        HookEnd::Absent => match site.named(Hook::Configure) {
+            // Nobody has read its first complaint: the log is not there yet.
+            Some(path) => format!("{} does not exist", path.display()),
+            None => return (given, said),
+        },
         HookEnd::Exited { code: 0, output } => {
             let added = additions(&output, &given, &mut said);
             return (added.into_iter().chain(given).collect(), said);
@@ -69,6 +73,20 @@ fn additions(output: &str, given: &Environment, said: &mut Vec<String>) -> Envir
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hook_that_is_named_and_not_there_is_missed() {
+        let said_of = |value: &str| {
+            let name = "NERVES_HUB_HOOK_CONFIGURE".into();
+            let (environment, said) = environment([(name, value.into())].into_iter());
+            assert_eq!(environment.len(), 1);
+            said
+        };
+        let expected =
+            "hook configure: /nonexistent/x does not exist; starting without its settings";
+        assert_eq!(said_of("/nonexistent/x"), [expected]);
+        assert!(said_of("none").is_empty());
+    }
 
     #[test]
     fn the_environment_goes_before_what_the_hook_prints() {

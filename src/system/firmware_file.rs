@@ -3,8 +3,9 @@
 //! Owns what is asked of the file before anything is done with it. Blocks: not for the
 //! dispatcher thread. Must not change the file, nor decide whether it is installed.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use nix::fcntl::OFlag;
 
 use super::command;
 use crate::config::Secret;
+use crate::core::effect::FileStamp;
 use crate::wire::{Offer, device};
 
 /// The description stands at a file's beginning, so this is for a medium that hangs.
@@ -26,13 +28,20 @@ const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 ///
 /// # Errors
 /// It cannot be read, is no firmware, or not signed so; the text names the file.
-pub fn describe(path: &Path, fwup: Option<&Path>, keys: &[String]) -> Result<Offer, String> {
-    let size = look_at(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
+pub fn describe(
+    path: &Path,
+    fwup: Option<&Path>,
+    keys: &[String],
+) -> Result<(Box<Offer>, FileStamp), String> {
+    let stamp = look_at(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
     let about = match fwup {
         Some(fwup) => metadata(path, fwup, keys)?,
         None => format!("meta-uuid={NO_UUID}"),
     };
-    offer(&about, size).ok_or_else(|| format!("{}: has no usable uuid", path.display()))
+    match offer(&about, stamp.size) {
+        Some(offer) => Ok((Box::new(offer), stamp)),
+        None => Err(format!("{}: has no usable uuid", path.display())),
+    }
 }
 
 /// From what `fwup -m` prints.
@@ -50,8 +59,25 @@ fn offer(about: &str, size: u64) -> Option<Offer> {
     })
 }
 
-/// Its size.
-fn look_at(path: &Path) -> Result<u64, String> {
+/// What tells whether it is still the file that was looked at, and as it was then.
+///
+/// # Errors
+/// The system's.
+pub fn stamp(path: &Path) -> io::Result<FileStamp> {
+    std::fs::metadata(path).map(|about| stamp_of(&about))
+}
+
+fn stamp_of(about: &Metadata) -> FileStamp {
+    FileStamp {
+        device: about.dev(),
+        inode: about.ino(),
+        size: about.len(),
+        modified: (about.mtime(), about.mtime_nsec()),
+        changed: (about.ctime(), about.ctime_nsec()),
+    }
+}
+
+fn look_at(path: &Path) -> Result<FileStamp, String> {
     // A pipe of that name would be waited for.
     let flags = OFlag::O_NONBLOCK.bits();
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -59,7 +85,7 @@ fn look_at(path: &Path) -> Result<u64, String> {
     let about = about.map_err(|error| error.to_string())?;
     match about.is_file() {
         true if about.len() == 0 => Err("is empty".to_owned()),
-        true => Ok(about.len()),
+        true => Ok(stamp_of(&about)),
         false => Err("is not a regular file; copy the firmware into one".to_owned()),
     }
 }
@@ -119,8 +145,12 @@ mod tests {
             assert!(problem.starts_with(&*path(name).to_string_lossy()));
         }
         std::fs::write(path("bundle"), "RAUC").unwrap();
-        let offer = describe(&path("bundle"), None, &[]).unwrap();
+        let (offer, found) = describe(&path("bundle"), None, &[]).unwrap();
         assert_eq!((offer.size, offer.uuid.as_str()), (Some(4), NO_UUID));
+        assert_eq!(stamp(&path("bundle")).unwrap(), found);
+        std::fs::write(path("other"), "RAUC").unwrap();
+        std::fs::rename(path("other"), path("bundle")).unwrap();
+        assert_ne!(stamp(&path("bundle")).unwrap(), found);
     }
 
     #[test]

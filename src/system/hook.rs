@@ -76,6 +76,12 @@ impl Site {
         self.is_over.load(Ordering::Relaxed)
     }
 
+    /// The file that a setting names for it.
+    pub fn named(&self, hook: Hook) -> Option<PathBuf> {
+        let (path, is_expected) = self.settings.path(hook)?;
+        is_expected.then_some(path)
+    }
+
     /// The hook's file; `None` when there is none.
     pub fn find(&self, hook: Hook) -> Option<PathBuf> {
         let (path, is_expected) = self.settings.path(hook)?;

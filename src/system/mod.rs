@@ -15,6 +15,7 @@ pub mod identity;
 pub mod interface;
 pub mod kv;
 pub mod local_time;
+pub mod lock;
 pub mod metadata;
 pub mod notify;
 #[cfg(small_p256)]

@@ -19,7 +19,7 @@ pub(super) fn number(payload: &Value, name: &str) -> Option<u64> {
 }
 
 /// Server text on its way to a log or a message: bounded, one line.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     let mut clean: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
     if clean.len() < text.len() && clean.chars().count() == 200 {
         clean.push('…');

@@ -160,8 +160,9 @@ fn split_word(text: &str) -> (&str, &str) {
 }
 
 fn reason(text: &str) -> Option<String> {
-    let text = cut(text, MAX_REASON);
-    (!text.is_empty()).then(|| text.to_owned())
+    let text = cut(text, MAX_REASON).chars();
+    let text: String = text.filter(|c| !c.is_control()).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// At most so many bytes, and no half character.
@@ -195,6 +196,11 @@ mod tests {
                 ignore(Some("not  today")),
             ),
             (UpdateAvailable, "ignore", ignore(None)),
+            (
+                UpdateAvailable,
+                "ignore \x1b[2Jnot\x07 now",
+                ignore(Some("[2Jnot now")),
+            ),
             (
                 UpdateAvailable,
                 "reschedule 600 battery low",

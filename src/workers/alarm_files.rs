@@ -4,7 +4,7 @@
 //! Owns which files count: regular, small, not hidden, and so many of them. Must not judge
 //! names and descriptions: what an alarm may be called is the core's.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, DirEntry};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -20,6 +20,8 @@ use crate::system::durable;
 const LARGEST: usize = 4096;
 /// Files looked at, alarms or not.
 const MOST: usize = 64;
+/// A folder that was watched and cannot be looked at is tried again after this.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Between two looks, however busy the folder is.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -29,15 +31,29 @@ type Found = (String, Option<String>);
 /// Runs until the dispatcher is gone.
 ///
 /// # Errors
-/// The folder cannot be made or watched.
+/// The folder could never be made or watched.
 pub fn run(folder: &Path, inbox: &Sender<Event>) -> Result<(), String> {
+    watch(folder, AGAIN, inbox)
+}
+
+fn watch(folder: &Path, again: Duration, inbox: &Sender<Event>) -> Result<(), String> {
     let mut known = Vec::new();
+    let mut is_up = false;
     let failed = |error: io::Error| {
         let path = folder.display();
         format!("{path}: {error}; alarms in files do not count any more (NERVES_HUB_ALARM_DIR)")
     };
     loop {
-        let ended = follow(folder, &mut known, inbox);
+        let ended = follow(folder, &mut known, &mut is_up, inbox);
+        if let Err(error) = &ended
+            && is_up
+        {
+            // Descriptors run out, media stumble: no alarm is over for that.
+            let (path, seconds) = (folder.display(), again.as_secs());
+            warn!("{path}: {error}; alarms in files stay as they are, next look in {seconds} s");
+            std::thread::sleep(again);
+            continue;
+        }
         // Nothing is in a folder that is not there.
         let is_heard = tell_changes(Vec::new(), &mut known, inbox);
         ended.map_err(failed)?;
@@ -48,7 +64,12 @@ pub fn run(folder: &Path, inbox: &Sender<Event>) -> Result<(), String> {
 }
 
 /// Until the folder is removed, or renamed, or nobody listens.
-fn follow(folder: &Path, known: &mut Vec<Found>, inbox: &Sender<Event>) -> io::Result<()> {
+fn follow(
+    folder: &Path,
+    known: &mut Vec<Found>,
+    is_up: &mut bool,
+    inbox: &Sender<Event>,
+) -> io::Result<()> {
     // Scripts of other users may be meant to read it, and write if its owner lets them.
     DirBuilder::new()
         .recursive(true)
@@ -61,6 +82,7 @@ fn follow(folder: &Path, known: &mut Vec<Found>, inbox: &Sender<Event>) -> io::R
         | AddWatchFlags::IN_MOVED_FROM
         | AddWatchFlags::IN_DELETE;
     inotify.add_watch(folder, changes | gone | AddWatchFlags::IN_ONLYDIR)?;
+    *is_up = true;
     let is_over = gone | AddWatchFlags::IN_IGNORED;
     loop {
         // What changes from here on is another event.
@@ -81,12 +103,13 @@ fn follow(folder: &Path, known: &mut Vec<Found>, inbox: &Sender<Event>) -> io::R
 
 fn look(folder: &Path, known: &[Found]) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)?.take(MOST) {
+    let counts = |entry: &io::Result<DirEntry>| {
+        let is_hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+        !entry.as_ref().is_ok_and(is_hidden)
+    };
+    for entry in std::fs::read_dir(folder)?.filter(counts).take(MOST) {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
         match durable::read(&entry.path(), LARGEST) {
             Ok(Some(bytes)) => {
                 let text = String::from_utf8_lossy(&bytes);
@@ -205,6 +228,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for index in 0..MOST + 10 {
             std::fs::write(folder.path().join(format!("A{index}")), "x").unwrap();
+            // What is hidden takes nobody's place.
+            std::fs::write(folder.path().join(format!(".{index}")), "x").unwrap();
         }
         let found = look(folder.path(), &[]).unwrap();
         assert_eq!(found.len(), MOST);
@@ -216,6 +241,32 @@ mod tests {
         assert_eq!(told.try_iter().count(), 0);
         drop(told);
         assert!(!tell_changes(Vec::new(), &mut known, &inbox));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_looked_at_for_a_while_clears_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (real, link) = (root.path().join("real"), root.path().join("link"));
+        let point = |target: &Path| {
+            let new = root.path().join("new");
+            std::os::unix::fs::symlink(target, &new)?;
+            std::fs::rename(new, &link)
+        };
+        std::fs::create_dir(&real).unwrap();
+        std::fs::write(real.join("Hot"), "1").unwrap();
+        point(&real).unwrap();
+        let (inbox, told) = bounded(16);
+        let path = link.join(".");
+        std::thread::spawn(move || watch(&path, Duration::from_millis(50), &inbox));
+        assert_eq!(next(&told), set("Hot", "1"));
+        // A link to itself.
+        point(&link).unwrap();
+        std::fs::write(real.join("Wet"), "2").unwrap();
+        assert!(told.recv_timeout(Duration::from_millis(500)).is_err());
+        point(&real).unwrap();
+        assert_eq!(next(&told), set("Wet", "2"));
+        std::fs::remove_file(real.join("Hot")).unwrap();
+        assert_eq!(next(&told), cleared("Hot"));
     }
 
     #[test]

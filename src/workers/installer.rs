@@ -24,6 +24,7 @@ use crate::core::effect::InstallOrder;
 use crate::core::event::{Event, InstallEvent, JobId};
 use crate::system::channel::Sender;
 use crate::system::durable;
+use crate::system::firmware_file;
 use crate::system::http::Cancel;
 use crate::system::slots::Guard;
 use crate::update::feed::{Chunk, Drain, Feed};
@@ -113,6 +114,22 @@ impl Installation<'_> {
                 Outcome::Installed => return Ok(()),
                 Outcome::StartOver => info!("the installer starts over"),
             }
+        }
+    }
+
+    /// A file of somebody else's is opened more than once, by whoever does something to it:
+    /// it must be the same each time, and after it, as it was when it was judged.
+    fn see_unchanged(&self) -> Result<(), Problem> {
+        let Some(path) = &self.order.file else {
+            return Ok(());
+        };
+        match firmware_file::stamp(path) {
+            Ok(stamp) if stamp == self.order.stamp => Ok(()),
+            Ok(_) => Err(Problem::Changed),
+            Err(error) => Err(Problem::Read {
+                path: path.clone(),
+                error,
+            }),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::system::stream::Stream;
 use crate::system::waker::{Waker, Woken};
 use crate::wire::frame_limit::FrameLimit;
 use crate::wire::phoenix::{self, Encoded};
-use crate::wire::{Inbound, Push};
+use crate::wire::{Inbound, Push, clip};
 
 /// Frames above this are skipped.
 const MAX_MESSAGE: usize = 1024 * 1024;
@@ -315,7 +315,7 @@ fn understand(message: Message, tell: &impl Fn(SocketEvent)) -> Result<(), Strin
                 Some(frame) => format!(
                     "the hub closed with {} {}",
                     u16::from(frame.code),
-                    frame.reason
+                    clip(&frame.reason)
                 ),
                 None => "the hub closed without a code".to_owned(),
             });

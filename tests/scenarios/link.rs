@@ -153,6 +153,8 @@ fn a_device_whose_twin_appears_comes_back() {
     let (device, first) = launch(&hub);
     hub.expect_join("device");
     let mut twin = device.env.clone();
+    let folder = device.path("twin").display().to_string();
+    twin.insert("NERVES_HUB_DATA_PATH".into(), folder);
     // The twin stays away once it has been sent away.
     twin.insert("NERVES_HUB_RECONNECT_MIN".into(), "30m".into());
     twin.insert("NERVES_HUB_RECONNECT_MAX".into(), "30m".into());

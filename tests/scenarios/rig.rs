@@ -282,8 +282,22 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent with exactly these variables, PATH, and no leave to force a reboot.
     pub fn start(env: &BTreeMap<String, String>, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nerveshub-agent"))
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nerveshub-agent"));
+        command.args(arguments);
+        Self::launch(command, env)
+    }
+
+    /// As systemd starts it, with standard error read by the journal.
+    pub fn start_in_journal(env: &BTreeMap<String, String>) -> Self {
+        let mut shell = Command::new("sh");
+        let text = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)\n\
+                    export JOURNAL_STREAM\nexec \"$0\"";
+        shell.args(["-c", text, env!("CARGO_BIN_EXE_nerveshub-agent")]);
+        Self::launch(shell, env)
+    }
+
+    fn launch(mut command: Command, env: &BTreeMap<String, String>) -> Self {
+        let mut child = command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(env)

@@ -90,19 +90,56 @@ fn the_pid_file_is_there_while_the_agent_is() {
 }
 
 #[test]
+fn an_agent_whose_data_folder_is_in_use_goes_on_when_it_is_free() {
+    let mut stage = Stage::new(&rig::standin(), &[]);
+    let owner = format!("another agent (process {}) is using", stage.agent.pid());
+    let mut successor = stage.device.start();
+    successor.wait_log(&owner);
+    successor.wait_log("a NERVES_HUB_DATA_PATH of its own; waiting");
+    assert_eq!(stage.agent.stop(), 0);
+    successor.wait_log(JOINED);
+    // A process that is killed leaves nothing behind.
+    successor.signal(Signal::SIGKILL);
+    assert_eq!(successor.wait_exit(), 128 + 9);
+    let next = stage.device.start();
+    next.wait_log(JOINED);
+    assert!(next.logged("another agent").is_empty());
+}
+
+#[test]
+fn an_agent_whose_data_folder_stays_in_use_gives_up() {
+    let stage = Stage::new(&rig::standin(), &[]);
+    let mut second = stage.device.start();
+    second.wait_log("a NERVES_HUB_DATA_PATH of its own; waiting");
+    assert_eq!(second.wait_exit(), 75);
+    second.wait_log("of its own; given up");
+    assert_eq!(stage.hub.connections(), 1);
+}
+
+#[test]
 fn under_the_journal_lines_have_priorities_and_no_times() {
-    let stage = Stage::prepared(&rig::standin(), |_, device| {
-        let variable = ("JOURNAL_STREAM".to_owned(), "8:1".to_owned());
-        device.env.extend([variable]);
-    });
-    stage.agent.wait_log(JOINED);
-    for line in stage.agent.log().lines() {
+    let hub = rig::hub().start();
+    let device = Device::new(&hub);
+    let agent = rig::Agent::start_in_journal(&device.env);
+    agent.wait_log(JOINED);
+    for line in agent.log().lines() {
         assert!(
             line.starts_with(['<']) && line[2..].starts_with('>'),
             "{line}"
         );
     }
-    assert!(stage.agent.logged(JOINED)[0].starts_with("<6>device channel"));
+    assert!(agent.logged(JOINED)[0].starts_with("<6>device channel"));
+}
+
+#[test]
+fn another_s_journal_does_not_count() {
+    let stage = Stage::prepared(&rig::standin(), |_, device| {
+        let variable = ("JOURNAL_STREAM".to_owned(), "8:1".to_owned());
+        device.env.extend([variable]);
+    });
+    stage.agent.wait_log(JOINED);
+    let line = &stage.agent.logged(JOINED)[0];
+    assert!(line.contains("Z INFO  device channel"), "{line}");
 }
 
 #[test]

@@ -255,3 +255,26 @@ fn updates_come_over_tls_from_a_trusted_store_only() {
     hub.expect_status("completed");
     device.assert_image_of("demo-2.0.0.fw");
 }
+
+#[test]
+fn downloads_trust_a_renewed_authority_on_sighup() {
+    let hub = secure().start();
+    let (device, agent) = launch(&hub);
+    hub.expect_join("device");
+    let firmware = rig::demo(&hub);
+    let others = Ca::new("others");
+    let store = devhub::store::Store::builder()
+        .tls(Tls::Server, others.server())
+        .start();
+    let path = firmware.path();
+    let bytes = std::fs::read(rig::data("fw/demo-2.0.0.fw")).expect("firmware");
+    store.put(&path, bytes);
+    let both = format!("{}{}", hub.ca_pem(), others.cert_pem());
+    std::fs::write(device.path("ca.pem"), both).expect("CA");
+    agent.signal(nix::sys::signal::Signal::SIGHUP);
+    hub.expect_join("device");
+    let url = format!("{}{path}", store.url());
+    hub.offer(&firmware.with_url(&url));
+    hub.expect_status("completed");
+    device.assert_image_of("demo-2.0.0.fw");
+}

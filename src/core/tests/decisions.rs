@@ -258,6 +258,44 @@ fn the_hub_is_not_asked_while_something_else_is_in_hand() {
 }
 
 #[test]
+fn what_has_its_time_while_something_else_is_in_hand_has_it_afterwards() {
+    let mut bench = Bench::joined(asking());
+    bench.offer("new");
+    bench.answer_update("reschedule 600");
+    bench.pass(590 * SECOND);
+    bench.offer("newer");
+    bench.pass(100 * SECOND);
+    assert_eq!(bench.joins(), 0);
+    bench.answer_update("ignore");
+    bench.pass(61 * SECOND);
+    assert_eq!(bench.joins(), 1);
+    bench.reply_to_join();
+    bench.pass(HOUR);
+    assert_eq!(bench.joins(), 1);
+}
+
+#[test]
+fn what_the_last_join_named_and_is_not_in_hand_any_more_is_cleared_by_another() {
+    let mut bench = Bench::joined(asking());
+    bench.offer("new");
+    bench.socket(SocketEvent::Closed("gone".into()));
+    bench.pass(120 * SECOND);
+    bench.open();
+    assert_eq!(bench.uuid_in_last_join(), json!("new"));
+    let before = bench.joins();
+    // The channel is not joined yet: the hub does not hear of it.
+    bench.answer_update("reschedule 3600");
+    assert_eq!(bench.rescheduled(), []);
+    bench.reply_to_join();
+    assert_eq!(bench.joins(), before + 1);
+    assert_eq!(bench.uuid_in_last_join(), serde_json::Value::Null);
+    bench.reply_to_join();
+    assert_eq!(bench.joins(), before + 1);
+    bench.offer("new");
+    assert_eq!(bench.rescheduled().len(), 1);
+}
+
+#[test]
 fn while_it_is_asked_the_update_stays_in_the_hub_s_books() {
     let mut bench = Bench::joined(asking());
     bench.offer("new");

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{Phase, Report};
 use crate::core::Core;
-use crate::core::effect::Effect;
+use crate::core::effect::{Effect, FileStamp};
 use crate::core::event::ClientId;
 use crate::wire::control::{Code, Fault, Outgoing};
 use crate::wire::json::json;
@@ -25,6 +25,8 @@ pub(in crate::core) struct Local {
     /// Of the client's request.
     request: Value,
     pub(super) path: PathBuf,
+    /// Of the file that was looked at.
+    pub(super) stamp: FileStamp,
     force: bool,
     wants_progress: bool,
     /// A failure that the hub has not heard of.
@@ -45,6 +47,7 @@ impl Local {
             client,
             request,
             path,
+            stamp: FileStamp::default(),
             force,
             wants_progress,
             owed: None,
@@ -106,13 +109,19 @@ impl Core {
         }
     }
 
-    pub(in crate::core) fn on_firmware_read(&mut self, read: Result<Box<Offer>, String>) {
-        let Some(local) = self.update.opening.take() else {
+    pub(in crate::core) fn on_firmware_read(
+        &mut self,
+        read: Result<(Box<Offer>, FileStamp), String>,
+    ) {
+        let Some(mut local) = self.update.opening.take() else {
             return;
         };
         let judged = read
             .map_err(|reason| Fault::new(Code::Failed, reason))
-            .and_then(|offer| self.may_apply().map(|()| offer))
+            .and_then(|(offer, stamp)| {
+                local.stamp = stamp;
+                self.may_apply().map(|()| offer)
+            })
             .and_then(|offer| match self.objection(&offer) {
                 Some(reason) if !local.force => {
                     let text = format!("{reason}; --force installs it all the same");
@@ -173,7 +182,7 @@ impl Core {
         self.note_outcome(&offer.uuid, Some(&reason));
         self.reply(client, request, Err(Fault::new(Code::Failed, reason)));
         if let Some(mut report) = local.owed {
-            report.next = local.next;
+            report.next = local.next.or(report.next.take());
             self.update.phase = Phase::Reporting(report);
             return self.report_outcome();
         }

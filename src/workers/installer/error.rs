@@ -23,6 +23,8 @@ pub(super) enum Problem {
         path: PathBuf,
         error: io::Error,
     },
+    /// Somebody's file is not what was looked at, or was written to since.
+    Changed,
     /// The process's own words.
     Said(String),
     Ended {
@@ -51,6 +53,7 @@ impl Problem {
             | Self::NoDevice
             | Self::Start { .. }
             | Self::Read { .. }
+            | Self::Changed
             | Self::Unread
             | Self::NoVerdict
             | Self::Undead
@@ -71,6 +74,7 @@ impl fmt::Display for Problem {
             ),
             Self::Start { path, error } => write!(f, "cannot start {path}: {error}"),
             Self::Read { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Changed => f.write_str("the file changed while it was installed"),
             Self::Said(text) | Self::Broken(text) => f.write_str(text),
             Self::Ended { status, stderr } => {
                 match (status.code(), status.signal()) {

@@ -45,12 +45,15 @@ fn apply(site: &Installation, source: Source, feed: &Drain) -> Result<Outcome, P
             }
         }
         Source::File { path, proven } => {
+            site.see_unchanged()?;
             if !proven {
                 info!("nothing but its signature proves the file: fwup verifies it first");
                 let verdict = start(site, verification(site, &path), Input::Nothing)?.finish();
                 verdict.inspect_err(|problem| site.discard_unproven(&path, problem))?;
             }
+            site.see_unchanged()?;
             start(site, command(site, Some(&path))?, Input::Nothing)?.finish()?;
+            site.see_unchanged()?;
         }
     }
     Ok(Outcome::Installed)

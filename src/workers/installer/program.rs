@@ -34,10 +34,15 @@ pub(super) fn install(
     };
     let program = Program { site, path, file };
     let failed = |verb: &str, problem: Problem| format!("{verb}: {problem}");
-    let (opened, begin) = Opened::open(source)
+    let (opened, begin) = site
+        .see_unchanged()
+        .and_then(|()| Opened::open(source))
         .and_then(|opened| Ok((opened, program.start("begin")?)))
         .map_err(|problem| failed("begin", problem))?;
-    let installed = match program.feed(begin, opened, feed) {
+    let fed = program
+        .feed(begin, opened, feed)
+        .and_then(|outcome| site.see_unchanged().map(|()| outcome));
+    let installed = match fed {
         Ok(Outcome::Installed) => {
             if !proven && site.order.file.is_none() {
                 warn!("finishing although the hub named no checksum to prove the file by");

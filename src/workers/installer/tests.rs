@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::{MetadataSource, Secret};
+use crate::core::effect::FileStamp;
 use crate::system::channel::unbounded;
 use crate::system::kv::KeyValues;
 use crate::system::slots::{Record, SlotSettings};
@@ -42,6 +43,7 @@ impl Bench {
             },
             order: InstallOrder {
                 file: None,
+                stamp: FileStamp::default(),
                 offer: Offer {
                     uuid: "uuid-1".into(),
                     version: "2.0.0".into(),
@@ -287,6 +289,51 @@ fn the_real_fwup_takes_a_file() {
         assert!(result.contains("digital signature"), "{result}");
     }
     assert!(!path.exists());
+}
+
+#[test]
+fn somebody_s_file_must_stay_what_it_was_when_it_was_judged() {
+    let swap = "echo evil > other; mv other firmware";
+    let fwup = |at: &str| {
+        let text = format!(
+            "for arg; do case $arg in -V|--apply) step=$arg;; esac; done\n\
+             echo $step >> verbs\n[ $step != {at} ] || {{ {swap}; }}\n{OK}"
+        );
+        Bench::fwup(&text)
+    };
+    let program = |at: &str| Bench::program(&format!("[ $1 != {at} ] || {{ {swap}; }}"));
+    for (mut bench, verbs, changed) in [
+        (fwup("never"), "-V\n--apply\n", false),
+        (fwup("-V"), "-V\n", true),
+        (fwup("--apply"), "-V\n--apply\n", true),
+        (program("never"), "begin\nfinish\n", false),
+        (program("begin"), "begin\nabort\n", true),
+    ] {
+        let piece = bench.file(false);
+        bench.order.file = Some(bench.path("firmware"));
+        bench.order.stamp = firmware_file::stamp(&bench.path("firmware")).unwrap();
+        let result = bench.take(piece);
+        assert_eq!(bench.read("verbs"), verbs);
+        match changed {
+            true => assert!(
+                result
+                    .unwrap_err()
+                    .ends_with("the file changed while it was installed"),
+                "{verbs}"
+            ),
+            false => assert_eq!(result, Ok(())),
+        }
+        // Not even written to before anything is started.
+        std::fs::remove_file(bench.path("verbs")).unwrap();
+        let piece = bench.file(false);
+        assert!(
+            bench
+                .take(piece)
+                .unwrap_err()
+                .ends_with("while it was installed")
+        );
+        assert_eq!(bench.read("verbs"), "");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::core::event::ConnectFailure;
 use crate::system::stream::Stream;
 use crate::system::time;
 use crate::system::waker::{Waker, Woken};
+use crate::wire::clip;
 use crate::wire::frame_limit::FrameLimit;
 
 /// TCP's deadline while the network has not been seen.
@@ -150,14 +151,7 @@ fn refusal(response: &Response) -> ConnectFailure {
         return ConnectFailure::Redirected(location);
     }
     let body = response.body().as_deref().map(String::from_utf8_lossy);
-    let body = body.map(|text| {
-        text.lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .take(200)
-            .collect::<String>()
-    });
+    let body = body.map(|text| clip(text.lines().next().unwrap_or_default()));
     ConnectFailure::Refused {
         status,
         reason: header("nh-connection-error-reason")

@@ -14,13 +14,21 @@ const APPLY: &str =
     r#"{"id":7,"method":"apply","params":{"path":"/media/usb/x.fw","progress":true}}"#;
 const FORCE: &str = r#"{"id":7,"method":"apply","params":{"path":"/media/usb/x.fw","force":true}}"#;
 
+const STAMP: FileStamp = FileStamp {
+    device: 1,
+    inode: 2,
+    size: 100,
+    modified: (3, 4),
+    changed: (5, 6),
+};
+
 impl Bench {
     /// The file turns out to be this firmware.
     fn reads(&mut self, uuid: &str) {
         let orders = |effect: &Effect| matches!(effect, Effect::ReadFirmware { .. });
         assert!(self.effects.iter().any(orders), "nobody looks at it");
         self.effects.retain(|effect| !orders(effect));
-        self.event(Event::FirmwareRead(Ok(offer(uuid))));
+        self.event(Event::FirmwareRead(Ok((offer(uuid), STAMP))));
     }
 
     fn order(&self) -> Option<&InstallOrder> {
@@ -61,6 +69,7 @@ fn a_file_is_looked_at_then_installed_and_the_device_reboots() {
     bench.reads("new");
     let order = bench.order().expect("an order");
     assert_eq!(order.file, Some("/media/usb/x.fw".into()));
+    assert_eq!(order.stamp, STAMP);
     assert_eq!(order.public_keys, setup().public_keys);
     let interface = None;
     let told = [DevicePush::Received, DevicePush::Started { interface }];
@@ -217,7 +226,7 @@ fn a_file_that_cannot_be_read_is_told_and_forgotten() {
     bench.event(Event::WorkerExited(worker, Err("no thread".into())));
     assert_eq!(bench.verdict_on_file()["error"]["code"], "failed");
     // Nobody has asked.
-    bench.event(Event::FirmwareRead(Ok(offer("new"))));
+    bench.event(Event::FirmwareRead(Ok((offer("new"), STAMP))));
     assert_eq!(bench.order(), None);
     assert_eq!(bench.device_pushes(), []);
 }
@@ -264,4 +273,29 @@ fn an_outcome_that_is_owed_to_the_hub_stays_owed() {
     );
     bench.reply_to_heartbeat();
     assert_eq!(bench.order().map(|order| &*order.offer.uuid), Some("next"));
+}
+
+#[test]
+fn an_offer_that_waits_for_a_report_waits_for_the_file_too() {
+    let mut bench = Bench::joined(setup());
+    bench.offer("hub");
+    bench.finishes(Err("fwup error: first"));
+    bench.offer("next");
+    bench.socket(SocketEvent::Closed("gone".into()));
+    bench.says(APP, APPLY);
+    bench.reads("new");
+    let failed = InstallEvent::Finished(Err("fwup error: second".into()));
+    bench.event(Event::Install(JobId(2), failed));
+    bench.reconnect();
+    bench.reply_to_heartbeat();
+    assert_eq!(bench.order().map(|order| &*order.offer.uuid), Some("next"));
+}
+
+#[test]
+fn a_reload_while_leaving_changes_nothing() {
+    let mut bench = Bench::applying(setup());
+    bench.event(Event::Signal(Signal::Terminate));
+    bench.effects.clear();
+    bench.event(Event::Signal(Signal::Reload));
+    assert_eq!(bench.effects, []);
 }
