@@ -52,6 +52,8 @@ enum Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     Unopened,
+    /// As unopened, but it was opened again before the end.
+    Anew,
     Over,
     Again,
 }
@@ -151,6 +153,7 @@ impl Core {
             Life::Unopened => {
                 self.start_shell(kind);
             }
+            Life::Ending(id, Then::Unopened) => shell.life = Life::Ending(id, Then::Anew),
             Life::Ending(..) | Life::Over => {}
         }
     }
@@ -174,6 +177,10 @@ impl Core {
             Life::Unopened | Life::Over => {
                 shell.asked = true;
                 self.start_shell(kind);
+            }
+            Life::Ending(id, Then::Unopened | Then::Anew) => {
+                shell.asked = true;
+                shell.life = Life::Ending(id, Then::Anew);
             }
             Life::Running(_) | Life::Ending(..) => {
                 self.say(
@@ -291,13 +298,13 @@ impl Core {
             Life::Ending(_, then) => Some(then),
             Life::Unopened | Life::Running(_) | Life::Over => None,
         };
-        shell.asked = false;
+        shell.asked &= then == Some(Then::Anew);
         shell.life = match then {
-            Some(Then::Unopened) => Life::Unopened,
+            Some(Then::Unopened | Then::Anew) => Life::Unopened,
             Some(Then::Over | Then::Again) | None => Life::Over,
         };
         match kind {
-            ShellKind::Local if then != Some(Then::Unopened) => self.report_end(&end),
+            ShellKind::Local if shell.life == Life::Over => self.report_end(&end),
             ShellKind::Local | ShellKind::Console => {}
         }
         match then {
@@ -305,7 +312,7 @@ impl Core {
                 kind,
                 &format!("{}; press a key to start again", in_words(&end)),
             ),
-            Some(Then::Again) => {
+            Some(Then::Again | Then::Anew) => {
                 self.start_shell(kind);
             }
             Some(Then::Over | Then::Unopened) => {}

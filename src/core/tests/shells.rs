@@ -413,6 +413,41 @@ fn pushes_of_a_detached_extension_are_dropped() {
 }
 
 #[test]
+fn one_that_is_wanted_again_before_it_has_ended_starts_once_it_has() {
+    type Wish = fn() -> LocalShellEvent;
+    let wishes: [(Wish, bool); 2] = [
+        (|| LocalShellEvent::Request, true),
+        (|| LocalShellEvent::WindowSize(WindowSize::default()), false),
+    ];
+    for (wish, is_answered) in wishes {
+        let mut bench = watched();
+        local(&mut bench, LocalShellEvent::Input("x".into()));
+        let id = started(&bench)[0];
+        let event = ExtensionsEvent::Detach(Selection::All);
+        bench.receive(Inbound::Extensions {
+            join_ref: None,
+            event,
+        });
+        let event = ExtensionsEvent::Attach(Selection::All);
+        bench.receive(Inbound::Extensions {
+            join_ref: None,
+            event,
+        });
+        local(&mut bench, wish());
+        bench.effects.clear();
+        ends(&mut bench, id, ShellEnd::Signalled(1));
+        let next = started(&bench);
+        assert_eq!(next.len(), 1);
+        assert_eq!(bench.pushes().len(), 0, "its end is nobody's");
+        let (pid, program) = (7, "sh".to_owned());
+        bench.event(Event::Shell(next[0], ShellEvent::Started { pid, program }));
+        let status = Outbound::Extension(ExtensionPush::ShellStatus(Ok(())));
+        let answered = bench.pushes().iter().any(|push| push.body == status);
+        assert_eq!(answered, is_answered);
+    }
+}
+
+#[test]
 fn a_detach_is_traced_to_the_push_it_answers() {
     let mut bench = watched();
     local(&mut bench, LocalShellEvent::Input("x".into()));
