@@ -22,9 +22,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub use describe::find;
-use listener::{Deaf, LINE_MAX, Listener};
+use listener::{LINE_MAX, Listener};
 
 use super::{Extension, Link, Nudger, Site, Word};
+use crate::system::http::Cancel;
 use crate::system::{session, thread};
 use crate::wire::json::json;
 
@@ -73,7 +74,7 @@ impl Runner {
         let (err, to_err) = io::pipe().map_err(broken)?;
         command.stdin(Stdio::piped()).stdout(to_out).stderr(to_err);
         session::detach(&mut command);
-        let deaf = Deaf::new().map_err(broken)?;
+        let deaf = Cancel::new().map_err(broken)?;
         let mut child = command.spawn().map_err(broken)?;
         // With it go our ends of what the program writes to.
         drop(command);
@@ -217,7 +218,7 @@ struct Running {
     /// Its output has ended.
     is_silent: Arc<AtomicBool>,
     /// Ends the thread that listens to it.
-    deaf: Deaf,
+    deaf: Cancel,
 }
 
 impl Running {
@@ -258,7 +259,7 @@ impl Running {
 
     fn end(&mut self) {
         // What it still has to say is not the next run's.
-        self.deaf.set();
+        self.deaf.cancel();
         self.stdin = None;
         let _ = killpg(self.leader, Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;

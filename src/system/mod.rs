@@ -28,5 +28,6 @@ pub mod tally;
 pub mod thread;
 pub mod time;
 pub mod tls;
+pub mod trust;
 pub mod uboot_env;
 pub mod waker;

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::fields::cut;
 use super::json::json;
 use super::occurrence::{Kind, Kinds, Occurrence};
-use super::verdict::{Question, cut};
+use super::verdict::Question;
 use super::{DevicePush, Stage};
 
 /// Raised when an old client would misunderstand.

@@ -1,4 +1,4 @@
-//! Fields of what the hub says, bounded. Must not know what they mean.
+//! Texts and fields of others, bounded. Must not know what they mean.
 
 use serde_json::Value;
 
@@ -25,4 +25,13 @@ pub(crate) fn clip(text: &str) -> String {
         clean.push('…');
     }
     clean
+}
+
+/// At most so many bytes, and no half character.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -24,7 +24,7 @@ pub use extensions::{
     Advertised, ExtensionPush, ExtensionsEvent, LOCAL_SHELL, LocalShellEvent, Offered, Said,
     Selection,
 };
-pub(crate) use fields::clip;
+pub(crate) use fields::{clip, cut};
 pub use file::{FileEvent, FilePush};
 pub use inbound::{Inbound, Reply};
 pub use outbound::{DevicePush, Outbound, Push, ScriptAnswer, Stage};

@@ -1,11 +1,12 @@
 //! What an integrator is asked, and what it may answer: one line of text, the same from a
 //! hook's output and over the control socket. Pure.
 
-use super::json::json;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::fields::cut;
+use super::json::json;
 use crate::config::values;
 use crate::wire::{Archive, Offer};
 
@@ -163,15 +164,6 @@ fn reason(text: &str) -> Option<String> {
     let text = cut(text, MAX_REASON).chars();
     let text: String = text.filter(|c| !c.is_control()).collect();
     (!text.is_empty()).then_some(text)
-}
-
-/// At most so many bytes, and no half character.
-pub(super) fn cut(text: &str, most: usize) -> &str {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

@@ -2,14 +2,12 @@
 //!
 //! Owns who may put things there: what is run here runs as the agent does.
 
-use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use serde_json::{Map, Value};
 
 use super::IsOver;
@@ -17,6 +15,7 @@ use super::draft::{Draft, put};
 use super::given::Given;
 use super::machine::names;
 use crate::system::command::{self, CommandError};
+use crate::system::trust::{judge, judge_path};
 use crate::system::{durable, kv, thread};
 
 /// Most entries that are looked at.
@@ -41,7 +40,7 @@ struct Program {
 /// Adds what the folder gives. In the order of names, programs last: of two values of one
 /// name the later counts.
 pub fn read(folder: &Path, patience: Duration, is_over: IsOver, draft: &mut Draft) {
-    let listed = trusted(folder).and_then(|()| {
+    let listed = judge_path(folder).and_then(|()| {
         let names = names(folder, MOST);
         names.map_err(|error| error.to_string())
     });
@@ -81,22 +80,6 @@ pub fn read(folder: &Path, patience: Duration, is_over: IsOver, draft: &mut Draf
 
 fn ignore(draft: &mut Draft, path: &Path, why: &str) {
     draft.ignored.push(format!("{}: {why}", path.display()));
-}
-
-fn trusted(folder: &Path) -> Result<(), String> {
-    let found = folder.metadata().map_err(|error| error.to_string())?;
-    judge(&found).map_err(str::to_owned)
-}
-
-/// Whoever can write to it has the device.
-fn judge(found: &Metadata) -> Result<(), &'static str> {
-    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
-        Err("belongs to another user (chown it)")
-    } else if found.permissions().mode() & 0o002 != 0 {
-        Err("can be written by everybody (chmod o-w)")
-    } else {
-        Ok(())
-    }
 }
 
 fn read_file(path: &Path, draft: &mut Draft) {

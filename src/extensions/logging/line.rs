@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use crate::config::extensions::Severity;
+use crate::wire::cut;
 
 /// Longest message, in bytes.
 pub const MESSAGE_MAX: usize = 8 * 1024;
@@ -101,15 +102,6 @@ pub fn text(bytes: &[u8]) -> Cow<'_, str> {
         }
     }
     String::from_utf8_lossy(&bytes[..end])
-}
-
-/// The first `most` bytes, or fewer so as not to split a character.
-fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// The time of day of instants. It changes its mind only when the device's clock is set, so

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::Program;
+use crate::system::trust::judge_path;
 use crate::system::{command, session, thread};
 use crate::wire::LOCAL_SHELL;
 
@@ -24,7 +24,7 @@ const VERSIONS_MAX: usize = 8;
 /// The programs in `folder`, by file name; which are none, and why, is logged. Waits for
 /// their descriptions.
 pub fn find(folder: &Path) -> Vec<Program> {
-    let entries = match judge(folder) {
+    let entries = match judge_path(folder) {
         Ok(()) => std::fs::read_dir(folder).map_err(|error| error.to_string()),
         // There need not be one.
         Err(_) if !folder.exists() => return Vec::new(),
@@ -76,22 +76,9 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// They run as the agent does: whoever can change one, or add one, has the device.
-fn judge(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let found = path.metadata().map_err(|error| error.to_string())?;
-    let owner = found.uid();
-    if owner != 0 && owner != geteuid().as_raw() {
-        return Err("belongs neither to root nor to the agent's user (chown)".to_owned());
-    }
-    match found.mode() & 0o002 {
-        0 => Ok(()),
-        _ => Err("can be written by everybody (chmod o-w)".to_owned()),
-    }
-}
-
 fn describe(path: &Path) -> Result<Program, String> {
-    judge(path)?;
+    // It runs as the agent does.
+    judge_path(path)?;
     let mut program = Command::new(path);
     session::scrub(program.arg("--describe"));
     let output = command::capture(&mut program, DESCRIPTION, DESCRIPTION_MAX)

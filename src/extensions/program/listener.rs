@@ -3,15 +3,13 @@
 
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use crate::extensions::Speaker;
-use crate::system::waker::Waker;
+use crate::system::http::Cancel;
 use crate::wire::json::json;
 
 /// Longest line taken, in bytes.
@@ -20,42 +18,18 @@ pub(super) const LINE_MAX: usize = 64 * 1024;
 pub(super) const BURST: u32 = 50;
 pub(super) const PACE: Duration = Duration::from_millis(100);
 
-/// Tells a listener that nobody wants to hear more.
-#[derive(Clone)]
-pub(super) struct Deaf {
-    waker: Waker,
-    is_set: Arc<AtomicBool>,
-}
-
-impl Deaf {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            waker: Waker::new()?,
-            is_set: Arc::default(),
-        })
-    }
-
-    pub(super) fn set(&self) {
-        self.is_set.store(true, Ordering::SeqCst);
-        self.waker.wake();
-    }
-
-    fn is_set(&self) -> bool {
-        self.is_set.load(Ordering::SeqCst)
-    }
-}
-
 /// Of one run of a program.
 pub(super) struct Listener {
     name: String,
     speaker: Speaker,
-    deaf: Deaf,
+    /// Nobody wants to hear more.
+    deaf: Cancel,
     allowance: u32,
     since: Instant,
 }
 
 impl Listener {
-    pub(super) fn new(name: &str, speaker: Speaker, deaf: Deaf) -> Self {
+    pub(super) fn new(name: &str, speaker: Speaker, deaf: Cancel) -> Self {
         Self {
             name: name.to_owned(),
             speaker,
@@ -82,7 +56,7 @@ impl Listener {
             }
             let ready = |door: &PollFd| door.revents().is_some_and(|found| !found.is_empty());
             let (on_out, on_err) = (ready(&doors[1]), hears_err && ready(&doors[2]));
-            if deaf.is_set() {
+            if deaf.is_cancelled() {
                 return;
             }
             if on_err && !complaints.read(&mut err, &mut |line| self.complain(line)) {
@@ -96,7 +70,7 @@ impl Listener {
 
     fn say(&mut self, line: &[u8]) {
         self.wait();
-        if self.deaf.is_set() {
+        if self.deaf.is_cancelled() {
             return;
         }
         let value: Value = serde_json::from_slice(line).unwrap_or_default();
@@ -118,7 +92,7 @@ impl Listener {
 
     fn complain(&mut self, line: &[u8]) {
         self.wait();
-        if self.deaf.is_set() {
+        if self.deaf.is_cancelled() {
             return;
         }
         info!(
@@ -130,7 +104,7 @@ impl Listener {
 
     /// Until one more line may be taken.
     fn wait(&mut self) {
-        while self.allowance == 0 && !self.deaf.is_set() {
+        while self.allowance == 0 && !self.deaf.is_cancelled() {
             let elapsed = self.since.elapsed();
             let gained = (elapsed.as_millis() / PACE.as_millis()) as u32;
             if gained > 0 {
