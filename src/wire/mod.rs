@@ -5,7 +5,7 @@ pub mod control;
 pub mod device;
 pub mod extensions;
 pub mod external_term;
-mod fields;
+pub(crate) mod fields;
 pub mod file;
 pub mod frame_limit;
 pub mod fwup_frame;
@@ -24,7 +24,7 @@ pub use extensions::{
     Advertised, ExtensionPush, ExtensionsEvent, LOCAL_SHELL, LocalShellEvent, Offered, Said,
     Selection,
 };
-pub(crate) use fields::{clip, cut};
+pub(crate) use fields::clip;
 pub use file::{FileEvent, FilePush};
 pub use inbound::{Inbound, Reply};
 pub use outbound::{DevicePush, Outbound, Push, ScriptAnswer, Stage};

@@ -8,7 +8,8 @@ mod fuzz;
 pub mod peer;
 mod socket;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -439,4 +440,17 @@ fn a_status_of_the_integrators_reaches_the_hub_when_it_can_take_it() {
     stage.hub.store().release();
     stage.hub.expect_status("completed");
     assert_eq!(stage.hub.connections(), 1);
+}
+
+/// What a command that succeeds shows on a terminal.
+fn shown_on_terminal(start: impl FnOnce(Stdio) -> Child) -> String {
+    let pty = nix::pty::openpty(None, None).expect("pty");
+    let stderr = pty.slave.as_fd().try_clone_to_owned().expect("descriptor");
+    let mut child = start(stderr.into());
+    drop(pty.slave);
+    let mut shown = String::new();
+    // Its end is an error of a terminal.
+    let _ = std::fs::File::from(pty.master).read_to_string(&mut shown);
+    assert!(child.wait().expect("status").success(), "{shown}");
+    shown
 }

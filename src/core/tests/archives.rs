@@ -18,7 +18,7 @@ fn taking() -> Setup {
 }
 
 impl Bench {
-    fn archive(&mut self, uuid: &str) {
+    pub(super) fn archive(&mut self, uuid: &str) {
         self.receive(Inbound::Device(DeviceEvent::Archive(Box::new(Archive {
             uuid: uuid.into(),
             version: "1.0.0".into(),

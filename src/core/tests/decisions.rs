@@ -6,7 +6,6 @@ use super::*;
 use crate::config::{Hook, NoDecision};
 use crate::core::effect::HookOrder;
 use crate::core::event::{ClientId, ControlEvent, HookEnd, Opening, QuestionId, RunId};
-use crate::wire::Archive;
 use crate::wire::control::{Method, Request};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -566,18 +565,6 @@ fn choosing() -> Setup {
 }
 
 impl Bench {
-    fn hand_archive(&mut self, uuid: &str) {
-        self.receive(Inbound::Device(DeviceEvent::Archive(Box::new(Archive {
-            uuid: uuid.into(),
-            version: "1.0.0".into(),
-            url: Secret::new("https://files/archive?sig=x"),
-            size: Some(100),
-            description: String::new(),
-            platform: String::new(),
-            architecture: String::new(),
-        }))));
-    }
-
     fn archives_started(&self) -> usize {
         let is_start = |effect: &&Effect| matches!(effect, Effect::StartArchive(..));
         self.effects.iter().filter(is_start).count()
@@ -594,14 +581,14 @@ fn archives_are_taken_when_the_hook_says_so() {
         (HookEnd::Failed("killed".into()), 0),
     ] {
         let mut bench = Bench::joined(choosing());
-        bench.hand_archive("a");
+        bench.archive("a");
         let (_, order) = bench.runs(Hook::ArchiveAvailable).remove(0);
         assert!(!order.input.to_string().contains("sig"));
         assert_eq!(bench.archives_started(), 0);
         bench.hook_ends(Hook::ArchiveAvailable, end.clone());
         assert_eq!(bench.archives_started(), taken, "{end:?}");
         // Sent again with the next join: not asked while it is on its way.
-        bench.hand_archive("a");
+        bench.archive("a");
         let asked = bench.runs(Hook::ArchiveAvailable).len();
         assert_eq!(asked, if taken == 1 { 1 } else { 2 });
     }
@@ -611,7 +598,7 @@ fn archives_are_taken_when_the_hook_says_so() {
 fn however_often_archives_are_sent_one_question_is_open() {
     let mut bench = Bench::joined(choosing());
     for uuid in ["a", "a", "b", "c"] {
-        bench.hand_archive(uuid);
+        bench.archive(uuid);
     }
     assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 1);
     bench.hook_ends(Hook::ArchiveAvailable, said("download"));
@@ -631,7 +618,7 @@ fn each_question_has_a_time_of_its_own_with_the_decider() {
     bench.register_decider();
     bench.offer("new");
     bench.pass(6 * SECOND);
-    bench.hand_archive("a");
+    bench.archive("a");
     bench.pass(4 * SECOND);
     assert_eq!(bench.runs(Hook::UpdateAvailable).len(), 1);
     assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 0);
@@ -642,9 +629,9 @@ fn each_question_has_a_time_of_its_own_with_the_decider() {
 #[test]
 fn an_archive_that_is_put_off_is_asked_about_again_in_its_time() {
     let mut bench = Bench::joined(choosing());
-    bench.hand_archive("a");
+    bench.archive("a");
     bench.hook_ends(Hook::ArchiveAvailable, said("reschedule 600"));
-    bench.hand_archive("a");
+    bench.archive("a");
     bench.pass(599 * SECOND);
     assert_eq!(bench.runs(Hook::ArchiveAvailable).len(), 1);
     bench.pass(SECOND);

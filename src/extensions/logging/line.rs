@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use crate::config::extensions::Severity;
-use crate::wire::cut;
+use crate::wire::fields::cut;
 
 /// Longest message, in bytes.
 pub const MESSAGE_MAX: usize = 8 * 1024;

@@ -1,6 +1,5 @@
 //! `nerveshub-agent apply`: a firmware file of this device, with and without a hub.
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::peer::Peer;
-use super::{OPEN, cli, done, status};
+use super::{OPEN, cli, done, shown_on_terminal, status};
 use crate::rig::{self, Device, Installer, RUNNING_UUID, data, installers, standin};
 use crate::stage::{Forged, Stage};
 use crate::terminal::expect_gone;
@@ -290,18 +289,10 @@ fn a_failure_owed_to_a_hub_that_is_away_is_no_obstacle() {
 
 #[test]
 fn progress_is_shown_on_a_terminal() {
-    use std::io::Read;
     let stage = stage(&standin(), &[]);
     let path = stage.device.path("large.fw");
     Forged::new(&path, 16 * 1024);
-    let pty = nix::pty::openpty(None, None).expect("pty");
-    let stderr = pty.slave.as_fd().try_clone_to_owned().expect("descriptor");
-    let mut child = start(&stage.device, &path, stderr.into());
-    drop(pty.slave);
-    let mut shown = String::new();
-    // Its end is an error of a terminal.
-    let _ = std::fs::File::from(pty.master).read_to_string(&mut shown);
-    assert!(child.wait().expect("status").success(), "{shown}");
+    let shown = shown_on_terminal(|stderr| start(&stage.device, &path, stderr));
     assert!(shown.contains("large.fw: verifying"), "{shown:?}");
     assert!(shown.contains("large.fw: [#"), "{shown:?}");
     assert!(shown.contains("#] 100 %"), "{shown:?}");

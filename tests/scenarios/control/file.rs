@@ -1,6 +1,5 @@
 //! Files from the device to the hub's console page.
 
-use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
@@ -9,7 +8,7 @@ use devhub::Hub;
 use serde_json::json;
 
 use super::peer::Peer;
-use super::{OPEN, cli, done};
+use super::{OPEN, cli, done, shown_on_terminal};
 use crate::rig::{self, Agent, Device};
 use crate::terminal::{PROMPT, Terminal, Way, device, joins};
 
@@ -109,17 +108,9 @@ fn a_command_that_is_interrupted_takes_its_file_along() {
 
 #[test]
 fn progress_is_shown_on_a_terminal() {
-    use std::io::Read;
     let (_hub, device, _agent) = bench();
     let (path, _) = write(&device, 100_000);
-    let pty = nix::pty::openpty(None, None).expect("pty");
-    let stderr = pty.slave.as_fd().try_clone_to_owned().expect("descriptor");
-    let mut child = start(&device, &path, stderr.into());
-    drop(pty.slave);
-    let mut shown = String::new();
-    // Its end is an error of a terminal.
-    let _ = std::fs::File::from(pty.master).read_to_string(&mut shown);
-    assert!(child.wait().expect("status").success(), "{shown}");
+    let shown = shown_on_terminal(|stderr| start(&device, &path, stderr));
     assert!(shown.contains("report.bin: "), "{shown:?}");
     assert!(shown.contains(" % of 98 KiB"), "{shown:?}");
     assert!(shown.ends_with("\r\x1b[K"), "{shown:?}");
